@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 import random
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from llava.errors import UsageError
 from llava.model.lexical.lexical_projector import LexicalProjector
 from llava.scratch.talking import adapter_training, bundle, prepare, thing_facts
 from llava.scratch.talking.adapter_batches import StepBatches, collate
 from llava.scratch.talking.adapter_samples import KINDS, SampleSource
-from llava.scratch.talking.adapter_training import CHECKPOINT, AdapterTraining, Course, Schedule, loss_of
+from llava.scratch.talking.adapter_training import CHECKPOINT, AdapterTraining, Course, Peers, Schedule, loss_of
 from llava.scratch.talking.held_out_loss import HeldOut
 from llava.scratch.talking.small_llama import Adapter
 from llava.scratch.talking.thing_facts import keep_fact
@@ -83,13 +86,15 @@ def make_source(inputs: Inputs) -> SampleSource:
     return SampleSource(inputs.files.read_tokenizer(), things, thing_share=0.5, max_tokens=900)
 
 
-def make_training(inputs: Inputs, folder: Path, course: Course = PLAIN) -> AdapterTraining:
+def make_training(
+    inputs: Inputs, folder: Path, course: Course = PLAIN, batch_size: int = 1, peers: Peers | None = None
+) -> AdapterTraining:
     model = inputs.files.read_model()
     torch.manual_seed(3)
     adapter = Adapter(model.weights, model.sizes, 2, 2)
     projector = LexicalProjector(SimpleNamespace(hidden_size=CONFIG["hidden_size"]))
-    schedule = Schedule(steps=3, batch_size=1, rate=1e-2, seed=4)
-    return AdapterTraining(model, adapter, projector, make_source(inputs).draw, schedule, folder, course)
+    schedule = Schedule(steps=3, batch_size=batch_size, rate=1e-2, seed=4)
+    return AdapterTraining(model, adapter, projector, make_source(inputs).draw, schedule, folder, course, peers)
 
 
 def read_log(folder: Path) -> list[tuple[int, float]]:
@@ -197,6 +202,47 @@ def test_a_stopped_training_is_saved_and_continues_with_the_same_numbers(inputs:
     assert [step for step, _ in read_log(tmp_path / "whole")] == [0, 1, 2]
     assert read_log(tmp_path / "whole") == read_log(tmp_path / "minutes")
     assert read_log(tmp_path / "whole")[:1] == read_log(tmp_path / "stopped")
+
+
+class Threads(Peers):
+    """One of two threads in place of processes."""
+
+    meeting = threading.Barrier(2, timeout=60)
+    given: ClassVar[dict[int, torch.Tensor]] = {}
+
+    def __init__(self, rank: int) -> None:
+        self.rank, self.count = rank, 2
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        self.given[self.rank] = values
+        self.meeting.wait()
+        total = self.given[0] + self.given[1]
+        self.meeting.wait()
+        return total
+
+
+def test_two_processes_share_each_batch_and_learn_what_one_does(inputs: Inputs, tmp_path: Path) -> None:
+    alone = make_training(inputs, tmp_path / "alone", batch_size=3)
+    both = [make_training(inputs, tmp_path / "both", batch_size=3, peers=Threads(rank)) for rank in (0, 1)]
+    for training in (alone, *both):
+        training.projector.dropout.p = 0.0  # whose masks depend on what else is in the batch
+    alone.run()
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(AdapterTraining.run, both))
+    lines = [[json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
+             for name in ("alone", "both")]  # fmt: skip
+    for one, other in zip(*lines, strict=True):
+        assert all(one[name] == other[name] for name in ("step", "targets", "tokens"))
+        assert one["loss"] == pytest.approx(other["loss"], abs=2e-3)
+    for name, value in alone.adapter.state_dict().items():
+        first, second = (training.adapter.state_dict()[name] for training in both)
+        assert torch.equal(first, second)
+        torch.testing.assert_close(first, value, rtol=1e-3, atol=1e-4)
+
+
+def test_a_batch_has_a_sample_for_each_process(inputs: Inputs, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--batch 1 has no sample for each of 2 processes"):
+        make_training(inputs, tmp_path, peers=Threads(0))
 
 
 def test_measuring_changes_no_number_and_covers_every_kind(inputs: Inputs, tmp_path: Path) -> None:

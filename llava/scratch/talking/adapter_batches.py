@@ -63,18 +63,25 @@ def collate(batch: Sequence[Encoded]) -> Batch:
 
 @dataclass(frozen=True)
 class StepBatches(Dataset[Batch]):
-    """The batch of each step, by its number. ``draw``: samples without end that follow from a random generator."""
+    """The batch of each step, by its number, or the part of it that one of several processes computes.
+
+    Attributes:
+        draw: samples without end that follow from a random generator.
+        rank: the process's number among ``num_processes``, whose parts are about equally long.
+    """
 
     draw: Draw
     seed: int
     batch_size: int
+    rank: int = 0
+    num_processes: int = 1
 
     def __getitem__(self, step: int) -> Batch:
         rng, size = random.Random(f"{self.seed} {step}"), self.batch_size
         samples = self.draw(rng)
         pool = sorted((next(samples) for _ in range(_BATCHES_SORTED * size)), key=lambda sample: len(sample.ids))
         start = size * rng.randrange(_BATCHES_SORTED)
-        return collate(pool[start : start + size])
+        return collate(pool[start : start + size][self.rank :: self.num_processes])
 
     def read(self, steps: range, workers: int, *, pinned: bool = False) -> Iterator[Batch]:
         """The steps' batches in order, drawn by so many processes ahead of time, or by this one when they are wanted.

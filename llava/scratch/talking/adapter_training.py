@@ -6,7 +6,7 @@
 The towers do not run: descriptions are those of drawn records, and the things of photos and drawings are features that
 were computed before (``--things``). A run is checkpointed every few minutes and resumes by itself, with the same
 numbers: what a step draws follows from the seed and its number. Where it ends, by itself, after ``--minutes`` or by
-Ctrl-C, it saves and draws ``curve.png``.
+Ctrl-C, it saves and draws ``curve.png``. Under ``torchrun --nproc-per-node 2 -m`` two processes share each batch.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType, SimpleNamespace
@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from llava.errors import LlavaError
+from llava.errors import LlavaError, UsageError
 from llava.model.lexical.lexical_projector import NUM_CELLS, NUM_WHOLE, LexicalProjector
 from llava.scratch.talking.adapter_batches import Batch, Draw, StepBatches
 from llava.scratch.talking.adapter_samples import NUM_THINGS, THING, SampleSource, write_prefix
@@ -104,6 +104,40 @@ class Course:
     minutes: float = math.inf
 
 
+class Peers:
+    """The processes that ``torchrun`` started to share each batch. Without it there is one, and nothing is exchanged.
+
+    On two cores, two processes make 1.4 times the steps of one with two threads.
+    """
+
+    def __init__(self) -> None:
+        is_one = not torch.distributed.is_initialized()
+        self.rank, self.count = (0, 1) if is_one else (torch.distributed.get_rank(), torch.distributed.get_world_size())
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes what all have computed."""
+        return self.rank == 0
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """The sum of all processes' values."""
+        if self.count > 1:
+            torch.distributed.all_reduce(values)
+        return values
+
+    def add_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
+        """Makes each process's gradients the sum of all."""
+        if self.count == 1:
+            return
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        flat = self.sum(torch.cat([grad.flatten() for grad in grads]))
+        for grad, part in zip(grads, flat.split([grad.numel() for grad in grads]), strict=True):
+            grad.copy_(part.view_as(grad))
+
+
 class AdapterTraining:
     """A training of an adapter and a projector, which continues where its folder's checkpoint ends."""
 
@@ -116,10 +150,16 @@ class AdapterTraining:
         schedule: Schedule,
         folder: Path,
         course: Course = Course(),
+        peers: Peers | None = None,
     ) -> None:
         self.model, self.adapter, self.projector = model, adapter.to(model.device), projector.to(model.device).train()
         self._schedule, self._folder, self._course = schedule, folder, course
-        self._batches = StepBatches(draw, schedule.seed, schedule.batch_size)
+        self._peers = peers or Peers()
+        if schedule.batch_size < self._peers.count:
+            raise UsageError(f"--batch {schedule.batch_size} has no sample for each of {self._peers.count} processes.")
+        self._batches = StepBatches(
+            draw, schedule.seed, schedule.batch_size, rank=self._peers.rank, num_processes=self._peers.count
+        )
         learnt = [value for value in projector.parameters() if value.requires_grad]
         groups = [{"params": list(adapter.parameters()), "share": 1.0}, {"params": learnt, "share": _PROJECTOR_RATE}]
         self._learnt = [*adapter.parameters(), *learnt]
@@ -138,14 +178,19 @@ class AdapterTraining:
         """Trains to the schedule's end, until so many steps are done, the time is over or ``stop`` is called; saves."""
         end, ends_at = self._schedule.steps if until is None else until, time.monotonic() + 60 * self._course.minutes
         pinned = self.model.device.type == "cuda"
-        if self._course.held_out is not None and self.step == 0:
+        if self._course.held_out is not None and self.step == 0 and self._peers.is_first:
             self._measure(self._course.held_out)
         began = time.perf_counter()
         for batch in self._batches.read(range(self.step, end), self._course.workers, pinned=pinned):
             line = self._take_step(batch.to(self.model.device))
             line["seconds"] = round(time.perf_counter() - began, 2)
+            wants_end = self._is_stopped or time.monotonic() > ends_at
+            is_last = self.step == end or self._peers.sum(torch.tensor(float(wants_end))).item() > 0
+            if not self._peers.is_first:
+                if is_last:
+                    break
+                continue
             self._write(LOG, line)
-            is_last = self.step == end or self._is_stopped or time.monotonic() > ends_at
             if is_last or (self.step % _SAVE_STEPS == 0 and time.monotonic() - self._saved > _SAVE_S):
                 self._save()
             if self._course.held_out is not None and (is_last or self.step % self._course.measure_steps == 0):
@@ -169,14 +214,18 @@ class AdapterTraining:
         for group in self._optimizer.param_groups:
             group["lr"] = rate * group["share"]
         torch.manual_seed(schedule.seed + step)  # of the projector's dropout
-        loss, num_targets = loss_of(self.model, self.adapter, self.projector, batch, bf16=self._course.bf16)
+        own_loss, own_targets = loss_of(self.model, self.adapter, self.projector, batch, bf16=self._course.bf16)
+        num_targets, num_tokens = self._peers.sum(torch.tensor([own_targets, batch.num_tokens])).tolist()
+        loss = own_loss * (own_targets / num_targets)
         self._optimizer.zero_grad()
         loss.backward()
+        self._peers.add_gradients(self._learnt)
+        loss = self._peers.sum(loss.detach())
         norm = torch.nn.utils.clip_grad_norm_(self._learnt, 1.0)
         self._optimizer.step()
         self.step += 1
         line = {"step": step, "loss": round(loss.item(), 4), "norm": round(float(norm), 2), "targets": num_targets}
-        return {**line, "tokens": batch.num_tokens, "rate": rate}
+        return {**line, "tokens": num_tokens, "rate": rate}
 
     @torch.no_grad()
     def _measure(self, held_out: HeldOut) -> None:
@@ -264,6 +313,8 @@ def train(arguments: argparse.Namespace, files: TrainingFiles) -> None:
     training = AdapterTraining(model, adapter, projector, source.draw, schedule, arguments.output, course)
     with stopping_by_signals(training):
         training.run()
+    if not Peers().is_first:
+        return
     training.draw_curve()
     print(f"{training.step} of {schedule.steps} steps are done: {arguments.output / CHECKPOINT}")
 
@@ -299,6 +350,8 @@ def main() -> None:
     """Runs the command line."""
     parser = make_parser()
     arguments = parser.parse_args()
+    if "LOCAL_RANK" in os.environ:
+        torch.distributed.init_process_group("gloo")
     is_gpu = torch.device(arguments.device).type != "cpu"
     if is_gpu and not torch.cuda.is_available():
         parser.error(f"--device is {arguments.device}, but torch {torch.__version__} sees no GPU")
