@@ -3,7 +3,8 @@
     python -m llava.scratch.talking.pack --reader reader.safetensors --objects objects.safetensors
         --checkpoint RUN/checkpoint.pt
 
-Towers become float16, their batch norms scales and shifts; the adapter and the projector become bfloat16.
+Towers become float16, their batch norms scales and shifts; the adapter and the projector become bfloat16. What is left
+out stays as it was packed before.
 """
 
 from __future__ import annotations
@@ -51,17 +52,21 @@ def write_files(files: Mapping[str, Tensors], folder: Path) -> None:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--reader", type=Path, required=True)
-    parser.add_argument("--objects", type=Path, required=True)
-    parser.add_argument("--checkpoint", type=Path, required=True, help="of llava.scratch.talking.adapter_training")
+    parser.add_argument("--reader", type=Path)
+    parser.add_argument("--objects", type=Path)
+    parser.add_argument("--checkpoint", type=Path, help="of llava.scratch.talking.adapter_training")
     parser.add_argument("--folder", type=Path, default=FOLDER)
     arguments = parser.parse_args()
-    towers = {
-        "reader": pack_tower(LineReader(), load_file(arguments.reader)),
-        "objects": pack_tower(ObjectFinder(), load_file(arguments.objects)),
-    }
-    state = torch.load(arguments.checkpoint, weights_only=True)
-    write_files(towers | pack_checkpoint(state), arguments.folder)
+    files: dict[str, Tensors] = {}
+    if arguments.reader is not None:
+        files["reader"] = pack_tower(LineReader(), load_file(arguments.reader))
+    if arguments.objects is not None:
+        files["objects"] = pack_tower(ObjectFinder(), load_file(arguments.objects))
+    if arguments.checkpoint is not None:
+        files |= pack_checkpoint(torch.load(arguments.checkpoint, weights_only=True))
+    if not files:
+        parser.error("--reader, --objects or --checkpoint has to be given")
+    write_files(files, arguments.folder)
 
 
 if __name__ == "__main__":
