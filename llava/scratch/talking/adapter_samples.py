@@ -48,6 +48,8 @@ _TO_ANSWER, _END, _TO_QUESTION = "<|im_end|>\n<|im_start|>assistant\n", "<|im_en
 _MISREAD_SHARE = 0.2
 # Of drawn images, the towers find a shape in a sign's plate, and read a letter in a shape.
 _STRAY_SHARE = 0.2
+# Signs hang on walls and beside things, so that an image's looks do not tell whether there is text in it.
+_BEHIND_SHARES = {"signs": 0.45, "text": 0.2, "shapes": 0.15}
 # This share of the samples is one chat of a few turns. In the others each question is asked as if it were the first.
 _CHAT_SHARE = 0.35
 _MOST_BRANCHES = 9
@@ -218,6 +220,8 @@ class SampleSource:
             said = f"{said}\n{read_wrongly(rng)}"
         elif rng.random() < _STRAY_SHARE and record.look in ("signs", "text"):
             said = f"{find_wrongly(rng)}\n{said}"
+        if rng.random() < _BEHIND_SHARES.get(record.look, 0.0):
+            return said, record.turns, self.things.draw_looks_behind(rng)
         return said, record.turns, self.things.draw_looks(rng, record.look)
 
 

@@ -47,11 +47,15 @@ def draw_sign_record(rng: random.Random) -> Record:
 
 def _ask_about_sign(rng: random.Random, record: Record, noun: str, lines: Sequence[Line]) -> None:
     text, ink, ground = " ".join(line.text for line in lines), lines[0].ink, lines[0].ground
-    question = pick(rng, f"What does the {noun} say?", f"What is written on the {noun}?", "What does it say?",
-                    "What is written?", "Read the text.", "What is written in the picture?",
-                    "What text is in the image?", "What does the text say?",
-                    f"Can you read the {noun}?", "What can you read?", f"What's on the {noun}?")  # fmt: skip
-    record.ask(question, pick(rng, f"The {noun} says {quote(rng, text)}.", f"It says {quote(rng, text)}."))
+    ways = (f"What does the {noun} say?", f"What is written on the {noun}?", "What does it say?",
+            "What is written?", "Read the text.", "What is written in the picture?", f"Read the {noun}.",
+            "What text is in the image?", "What does the text say?", "What text do you see?",
+            f"Can you read the {noun}?", "Can you read it?", "What can you read?",
+            f"What's on the {noun}?")  # fmt: skip
+    for question in rng.sample(ways, 2):
+        record.ask(question, pick(rng, f"The {noun} says {quote(rng, text)}.", f"It says {quote(rng, text)}."))
+    question = pick(rng, "Is there any text?", "Do you see any text?", f"Is there a {noun}?", "Is there any writing?")
+    record.ask(question, f"Yes, the {noun} says {quote(rng, text)}.")
     record.ask(f"What color is the {noun}?", f"The {noun} is {ground}.")
     record.ask(pick(rng, "What color is the text?", "What color are the letters?"), f"The text is {ink}.")
     shows = f"The image shows {add_article(ground)} {noun} that says {quote(rng, text)}"
