@@ -26,7 +26,6 @@ from llava.scratch.talking.adapter_training import (
     CHECKPOINT,
     LOG,
     AdapterTraining,
-    Course,
     Schedule,
     stopping_by_signals,
 )
@@ -61,11 +60,10 @@ class Talker:
     Args:
         loaded: a talking model. Its adapter and projector are replaced by every ``take``.
         max_tokens: of a sample.
-        bf16: whether products of the training are in bfloat16.
     """
 
-    def __init__(self, loaded: LoadedModel, *, max_tokens: int = _MOST_TOKENS, bf16: bool = False) -> None:
-        self.loaded, self._max_tokens, self._bf16 = loaded, max_tokens, bf16
+    def __init__(self, loaded: LoadedModel, *, max_tokens: int = _MOST_TOKENS) -> None:
+        self.loaded, self._max_tokens = loaded, max_tokens
         described = read_adapter(loaded.model.config)
         if described is None or getattr(loaded.model.get_vision_tower(), "seen", None) is None:
             raise UsageError("The checkpoint is no talking model: it has no image adapter or no lexical tower.")
@@ -92,14 +90,11 @@ class Talker:
         adapter = Adapter(llama.weights, llama.sizes, self._rank, self._alpha)
         projector = LexicalProjector(self.loaded.model.config)
         projector.load_state_dict(self._start)
-        if self._bf16:
-            llama = llama.to(llama.device, torch.bfloat16)
         tokenizer = self.loaded.tokenizer.backend_tokenizer
-        with torch.autocast("cpu", torch.bfloat16, enabled=self._bf16):
-            llama.set_prefix(torch.tensor(tokenizer.encode(write_prefix()).ids))
+        llama.set_prefix(torch.tensor(tokenizer.encode(write_prefix()).ids))
         source = SampleSource(PlainTokenizer(tokenizer), things, 0.0, self._max_tokens, kinds=kinds)
         schedule = Schedule(steps, BATCH_SIZE, RATE, seed)
-        training = AdapterTraining(llama, adapter, projector, source.draw, schedule, folder, Course(bf16=self._bf16))
+        training = AdapterTraining(llama, adapter, projector, source.draw, schedule, folder)
         with stopping_by_signals(training):
             while training.step < steps:
                 until = min(training.step - training.step % _TOLD_STEPS + _TOLD_STEPS, steps)

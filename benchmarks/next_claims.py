@@ -85,7 +85,7 @@ class Workplace:
 
     @cached_property
     def _talker(self) -> Talker:
-        return Talker(load_model(self._given.model), bf16=self._given.precision == "bf16")
+        return Talker(load_model(self._given.model))
 
     @cached_property
     def _small(self) -> Talker:
@@ -206,7 +206,6 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--tower-steps", type=int, default=60, help=f"of {data_claim.BATCH_SIZE}, of the embedded model (%(default)s)"
     )
-    parser.add_argument("--precision", choices=["bf16", "fp32"], default="fp32", help="of SmolLM2's training")
     parser.add_argument("--model", default=TALKING, help="a talking model's folder (%(default)s)")
     return parser
 

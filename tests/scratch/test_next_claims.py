@@ -132,7 +132,9 @@ def test_arms_of_a_claim_differ_in_one_thing(output: Path) -> None:
     with_, without = (read_weights(steps / f"{arm}-3/checkpoint.pt") for arm in ("whole", "no-documents"))
     assert any(not torch.equal(with_[name], without[name]) for name in with_)
     tower = output / "tower-1-steps"
-    assert {file.name for file in tower.glob("tower-*")} == {f"tower-{arm}-{s}" for arm in ("frozen", "tuned") for s in (3, 5)}
+    assert {file.name for file in tower.glob("tower-*")} == {
+        f"tower-{arm}-{s}" for arm in ("frozen", "tuned") for s in (3, 5)
+    }
     frozen, tuned, start = (
         load_model(model).model.get_vision_tower().state_dict()
         for model in (*(tower / f"tower-{arm}-3/claim/model" for arm in ("frozen", "tuned")), "embedded")
@@ -172,7 +174,9 @@ def test_the_small_decoder_reads_in_training_what_it_reads_when_asked(inputs: li
 
     llama, ids = small.make_llama(), torch.tensor([before + asked])
     ours = llama.logits(llama.hidden(llama.embeddings[ids], None))
-    torch.testing.assert_close(ours, load_model("embedded", dtype="float32").model(input_ids=ids).logits, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(
+        ours, load_model("embedded", dtype="float32").model(input_ids=ids).logits, atol=1e-3, rtol=1e-3
+    )
 
 
 def split_at(ids: Any, mark: int) -> tuple[Any, Any]:
