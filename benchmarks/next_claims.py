@@ -228,6 +228,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = run(workplace, given.claims, given.seeds)
     except LlavaError as error:
         parser.exit(1, f"{parser.prog}: {error}\n")
+    except KeyboardInterrupt:
+        parser.exit(130, "Stopped. The same command continues.\n")
     title = f"{len(given.seeds)} seeds, {given.steps} steps of {BATCH_SIZE} (tower: {given.tower_steps} of 8)"
     print(f"\n{title}\n\n{make_table(found)}\n")
     rows = {claim: {measure: asdict(each) for measure, each in rows.items()} for claim, rows in found.items()}

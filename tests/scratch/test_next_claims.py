@@ -14,7 +14,7 @@ import torch
 from benchmarks import claim_questions, claim_talking, next_claims
 from benchmarks.claim_questions import TYPE_PX, draw_type_item
 from benchmarks.claim_talking import Talker, make_small
-from benchmarks.next_claims import CLAIMS, TUNED, main
+from benchmarks.next_claims import CLAIMS, main
 from llava.answer import write_chat
 from llava.backends.preparation import prepare
 from llava.image.source import load_image
@@ -119,10 +119,10 @@ def test_an_interrupted_training_continues_to_the_same_weights(
         compare(tmp_path, inputs, "--claims", "data")
     monkeypatch.undo()
     assert not list(tmp_path.glob("**/answers/*"))
-    _small = "no-documents-3"
-    assert len((tmp_path / f"{STEPS}-steps/{_small}/log.jsonl").read_text().splitlines()) == 1
+    here = f"{STEPS}-steps/no-documents-3"
+    assert len((tmp_path / here / "log.jsonl").read_text().splitlines()) == 1
     compare(tmp_path, inputs, "--claims", "data")
-    ours, whole = (read_weights(folder / f"{STEPS}-steps/{_small}/checkpoint.pt") for folder in (tmp_path, output))
+    ours, whole = (read_weights(folder / here / "checkpoint.pt") for folder in (tmp_path, output))
     assert all(torch.equal(ours[name], whole[name]) for name in whole)
 
 
@@ -132,15 +132,11 @@ def test_arms_of_a_claim_differ_in_one_thing(output: Path) -> None:
     with_, without = (read_weights(steps / f"{arm}-3/checkpoint.pt") for arm in ("whole", "no-documents"))
     assert any(not torch.equal(with_[name], without[name]) for name in with_)
     tower = output / "tower-1-steps"
-    assert {file.name for file in tower.glob("tower-*")} == {
-        f"tower-{arm}-{s}" for arm in ("frozen", "tuned") for s in (3, 5)
-    }
     frozen, tuned, start = (
         load_model(model).model.get_vision_tower().state_dict()
         for model in (*(tower / f"tower-{arm}-3/claim/model" for arm in ("frozen", "tuned")), "embedded")
     )
     assert all(torch.equal(frozen[name], start[name]) for name in start)
-    assert TUNED == "tower tuned"
     assert any(not torch.equal(tuned[name], start[name]) for name in start)
 
 
@@ -174,9 +170,8 @@ def test_the_small_decoder_reads_in_training_what_it_reads_when_asked(inputs: li
 
     llama, ids = small.make_llama(), torch.tensor([before + asked])
     ours = llama.logits(llama.hidden(llama.embeddings[ids], None))
-    torch.testing.assert_close(
-        ours, load_model("embedded", dtype="float32").model(input_ids=ids).logits, atol=1e-3, rtol=1e-3
-    )
+    theirs = load_model("embedded", dtype="float32").model(input_ids=ids).logits
+    torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=1e-3)
 
 
 def split_at(ids: Any, mark: int) -> tuple[Any, Any]:
