@@ -35,8 +35,8 @@ STEPS = 2
 def _small_parts() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         use_stand_ins(patch)
-        patch.setattr(claim_questions, "NUM_QUESTIONS", dict.fromkeys(claim_questions.NUM_QUESTIONS, 1))
-        patch.setattr(next_claims, "NUM_TOWER_QUESTIONS", (2, 1, 1))
+        patch.setattr(claim_questions, "NUM_QUESTIONS", dict.fromkeys(claim_questions.NUM_QUESTIONS, 2))
+        patch.setattr(next_claims, "NUM_TOWER_QUESTIONS", (4, 2, 2))
         patch.setattr(claim_talking, "BATCH_SIZE", 1)
         yield
 
@@ -86,7 +86,7 @@ def test_every_claim_has_a_difference_of_each_measure_with_its_interval(output: 
             assert each["low"] <= each["mean"] <= each["high"]
             assert each["mean"] == pytest.approx(each["with_"] - each["without"])
             assert each["mean"] == pytest.approx(sum(each["by_seed"]) / 2)
-            assert each["num_questions"] >= 1
+            assert each["num_questions"] >= 2
     assert (output / "claims.png").read_bytes()[:4] == b"\x89PNG"
 
 
@@ -102,7 +102,7 @@ def test_what_is_done_is_not_done_again(
     after = read_claims(output)
     assert after["claims"] == {name: before["claims"][name] for name in ("anyres", "tower")}
     shown = capsys.readouterr().out
-    assert "| one tile -> AnyRes | type of 12 to 18 px | 1 |" in shown
+    assert "| one tile -> AnyRes | type of 12 to 18 px | 2 |" in shown
     assert "small decoder" not in shown
 
 
