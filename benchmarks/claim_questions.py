@@ -48,7 +48,7 @@ _DRAWS: Mapping[str, tuple[Draw, ...]] = {
     CHARTS: (draw_bar_item, draw_line_item, draw_pie_item),
     SCENES: tuple(partial(draw_shapes_item, kind=kind) for kind in ("color", "shape", "count", "place")),
 }
-NUM_QUESTIONS = {**dict.fromkeys(TYPES, 15), DOCUMENTS: 30, CHARTS: 30, SCENES: 40}
+NUM_QUESTIONS = {**dict.fromkeys(TYPES, 12), DOCUMENTS: 24, CHARTS: 24, SCENES: 24}
 
 
 def draw_questions() -> list[Question]:

@@ -202,9 +202,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--facts", type=Path, help="JSON of llava.scratch.talking.thing_facts")
     parser.add_argument("--claims", nargs="+", choices=list(CLAIMS), default=list(CLAIMS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="SEED", help="two or more (0 1 2)")
-    parser.add_argument("--steps", type=int, default=60, help=f"of {BATCH_SIZE} samples, of the adapter (%(default)s)")
+    parser.add_argument("--steps", type=int, default=30, help=f"of {BATCH_SIZE} samples, of the adapter (%(default)s)")
     parser.add_argument(
-        "--tower-steps", type=int, default=60, help=f"of {data_claim.BATCH_SIZE}, of the embedded model (%(default)s)"
+        "--tower-steps", type=int, default=40, help=f"of {data_claim.BATCH_SIZE}, of the embedded model (%(default)s)"
     )
     parser.add_argument("--model", default=TALKING, help="a talking model's folder (%(default)s)")
     return parser
