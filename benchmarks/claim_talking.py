@@ -7,6 +7,7 @@ the checkpoint; its samples are about text, shapes and charts alone, since nothi
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -67,13 +68,18 @@ class Talker:
         described = read_adapter(loaded.model.config)
         if described is None or getattr(loaded.model.get_vision_tower(), "seen", None) is None:
             raise UsageError("The checkpoint is no talking model: it has no image adapter or no lexical tower.")
-        self._rank, self._alpha = described
+        self.rank, self._alpha = described
         self._start = {name: value.float().clone() for name, value in self._projector.state_dict().items()}
         loaded.model.get_vision_tower().seen.num_kept = _IMAGES_KEPT
 
     @property
     def _projector(self) -> Any:
         return self.loaded.model.get_model().mm_projector
+
+    @property
+    def scaling(self) -> float:
+        """The factor of the adapter's products."""
+        return self._alpha / self.rank
 
     @property
     def num_trained(self) -> int:
@@ -87,7 +93,7 @@ class Talker:
         """
         llama = self.make_llama()
         torch.manual_seed(seed)
-        adapter = Adapter(llama.weights, llama.sizes, self._rank, self._alpha)
+        adapter = Adapter(llama.weights, llama.sizes, self.rank, self._alpha)
         projector = LexicalProjector(self.loaded.model.config)
         projector.load_state_dict(self._start)
         tokenizer = self.loaded.tokenizer.backend_tokenizer
@@ -142,8 +148,11 @@ class Talker:
 def make_small(talker: Talker) -> Talker:
     """The embedded model's decoder behind the tower of a talking model, in float32.
 
-    As many parameters of it are trained as of the larger one: the adapter's rank follows from that. Its projector
-    begins untrained, and the tower may write three times as many tokens.
+    As many parameters of it are trained as of the larger one: the adapter's rank follows from that, and is nearly full.
+    It is scaled by the root of its rank, so that a step changes weights as much as it would through the other's rank
+    (rank-stabilized LoRA). The projector begins untrained, and the tower may write three times as many tokens.
+
+    Source: Kalajdzievski, arXiv:2312.03732, section 3.
     """
     small, large = load_model("embedded", dtype="float32"), talker.loaded
     layers = small.model.get_model().layers
@@ -152,7 +161,7 @@ def make_small(talker: Talker) -> Talker:
     seeing = {name: value for name, value in large.model.config.to_dict().items() if name.startswith(_VISION)}
     own = {name: value for name, value in small.model.config.to_dict().items() if not name.startswith(_VISION)}
     seeing["mm_vision_config"] = {**seeing["mm_vision_config"], "max_words": _MOST_SMALL_TOKENS}
-    seeing[KEY] = {"rank": rank, "alpha": rank}
+    seeing[KEY] = {"rank": rank, "alpha": round(talker.scaling * math.sqrt(talker.rank * rank), 3)}
     torch.manual_seed(0)
     model = LlavaLlamaForCausalLM(LlavaConfig(**{**own, **seeing, "conversation_template": large.template})).eval()
     projector, trained = LexicalProjector(model.config), large.model.get_model().mm_projector

@@ -5,7 +5,7 @@ Each claim compares two arms that differ in one thing, with three seeds, on held
     anyres    the talking model, which sees an image as AnyRes tiles or as a single tile of 384 px. Its tower is not
               trained, so both arms are the same weights
     data      its training has documents and charts, or in their place more shapes, signs and lines of text
-    decoder   SmolLM2-135M, or the decoder of the embedded model (3.5 million parameters), behind the same tower
+    decoder   SmolLM2-135M, or the decoder of the embedded model (4.2 million parameters), behind the same tower
     tower     the embedded model, whose ViT is frozen or tuned at a fifth of the other rate, through the decoder
 
 The first three train the talking model's adapter for ``--steps`` steps from one that changes nothing
