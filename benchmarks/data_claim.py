@@ -38,8 +38,9 @@ import random
 import statistics
 import time
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +50,14 @@ from llava.answer import write_chat
 from llava.backends.answerer import Answerer
 from llava.data.prompts import ANSWER_FORMATS, join_lines
 from llava.edit_distance import count_edits
+from llava.eval.scoring.sentence_answers import judge
 from llava.image.source import load_image
-from llava.model.checkpoint import load_model
+from llava.model.checkpoint import LoadedModel, load_model
 from llava.sampling import Sampling
 from llava.synth.bars import BAR_KINDS
 from llava.synth.conversations import READING_REQUESTS
 from llava.synth.document_kinds import DATASETS, NAMED_KINDS
+from llava.synth.truth import Truth
 from llava.synth.write import write
 from llava.train.recipe_file import RecipeFile
 from llava.train.run import run
@@ -82,15 +85,23 @@ MEASURES = (
 
 @dataclass(frozen=True)
 class Question:
-    """One held-out question; ``measures``: the rows of the table that it counts for."""
+    """One held-out question.
+
+    Attributes:
+        measures: the rows of the table that it counts for.
+        truth: where it is given, the answer may be a sentence, and ``llava.eval.scoring.sentence_answers`` judges it.
+    """
 
     image: Image.Image
     question: str
     answer: str
     measures: tuple[str, ...]
+    truth: Truth | None = None
 
     def score(self, answer: str) -> float:
-        """0 to 1: letters right for a document, else whether the answer is exact."""
+        """0 to 1: letters right for a document, else whether the answer is right."""
+        if self.truth is not None:
+            return float(judge(answer, self.truth, self.question).is_right)
         said, truth = answer.strip(), self.answer
         if self.measures[0].startswith("documents"):
             # How the embedded model answers who asks for text: both ways of writing a transcription count.
@@ -109,6 +120,7 @@ class Difference:
     low: float
     high: float
     by_seed: tuple[float, ...]
+    num_questions: int
 
 
 def draw_questions(num_pages: int, num_charts: int, num_scenes: int) -> list[Question]:
@@ -161,8 +173,11 @@ def write_whole(file: Path, text: str) -> None:
     temporary.replace(file)
 
 
-def train(folder: Path, data: Path, seed: int, steps: int) -> Path:
-    """Trains the embedded model on a data file, unless that is done; returns the checkpoint's folder."""
+def train(folder: Path, data: Path, seed: int, steps: int, **changes: Any) -> Path:
+    """Trains the embedded model on a data file, unless that is done; returns the checkpoint's folder.
+
+    ``changes``: keys of the recipe with other values.
+    """
     recipe = {
         "name": "claim",
         "start": "embedded",
@@ -175,21 +190,27 @@ def train(folder: Path, data: Path, seed: int, steps: int) -> Path:
         "seed": seed,
         "save_steps": 20,
         "log_steps": 10,
+        **changes,
     }
     return run(RecipeFile(recipe, "benchmarks/data_claim.py"), folder, workers=0)
 
 
-def answer_all(model: str, questions: Sequence[Question], file: Path) -> list[float]:
+def answer_all(
+    load: Callable[[], LoadedModel], questions: Sequence[Question], file: Path, max_new_tokens: int = 160
+) -> list[float]:
     """The score of every question; the answers are kept in ``file``, from which they are read if it exists."""
     if not file.is_file():
-        loaded = load_model(model)
+        loaded = load()
+        answerer = Answerer(loaded)
         answers: list[str] = []
+        sampling = Sampling(max_new_tokens=max_new_tokens)
         for start in range(0, len(questions), AT_ONCE):
             batch = [
-                (write_chat(loaded, [(each.question, 1, None)]), [load_image(each.image)], Sampling(max_new_tokens=160))
+                (write_chat(loaded, [(each.question, 1, None)]), [load_image(each.image)], sampling)
                 for each in questions[start : start + AT_ONCE]
             ]
-            answers += [answer.text for answer in Answerer.of(loaded).answer_all(batch)]
+            answers += [answer.text for answer in answerer.answer_all(batch)]
+        answerer.engine.close()
         rows = [
             {"question": each.question, "right": each.answer, "answer": answer}
             for each, answer in zip(questions, answers, strict=True)
@@ -227,7 +248,7 @@ def compare(without: Sequence[Sequence[float]], with_: Sequence[Sequence[float]]
     variance = statistics.variance(by_seed) / num_seeds + statistics.variance(by_question) / num_questions
     half = STUDENT[num_seeds - 1] * math.sqrt(variance)
     arms = [statistics.fmean(statistics.fmean(row) for row in arm) for arm in (without, with_)]
-    return Difference(arms[0], arms[1], mean, mean - half, mean + half, by_seed)
+    return Difference(arms[0], arms[1], mean, mean - half, mean + half, by_seed, num_questions)
 
 
 def say_verdict(difference: Difference) -> str:
@@ -288,13 +309,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     began = time.monotonic()
     folder = given.output / f"{steps}-steps"
     scores: dict[str, list[list[float]]] = {arm: [] for arm in ARMS}
-    start = answer_all("embedded", questions, given.output / f"start-{len(questions)}.json")
+    start = answer_all(lambda: load_model("embedded"), questions, given.output / f"start-{len(questions)}.json")
     for seed in range(num_seeds):
         files = draw_data(folder / f"data-{seed}", seed, steps * BATCH_SIZE)
         for arm in ARMS:
             here = folder / f"{arm}-{seed}"
             model = train(here, files[arm], seed, steps)
-            scores[arm].append(answer_all(str(model), questions, here / f"answers-{len(questions)}.json"))
+            answers = here / f"answers-{len(questions)}.json"
+            scores[arm].append(answer_all(partial(load_model, model), questions, answers))
     chosen = {name: [i for i, each in enumerate(questions) if name in each.measures] for name in MEASURES}
     differences = {
         name: compare(*([[row[i] for i in places] for row in scores[arm]] for arm in ARMS))

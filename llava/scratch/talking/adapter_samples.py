@@ -138,6 +138,7 @@ class SampleSource:
         thing_share: the share of samples about things; the others are about text, shapes and charts.
         talk: turns that have nothing to do with an image, of which some samples get one.
         max_tokens: turns beyond it are left out; things count, too.
+        kinds: those of ``MAKERS`` that records have.
     """
 
     tokenizer: Any
@@ -145,6 +146,7 @@ class SampleSource:
     thing_share: float
     max_tokens: int = 495
     talk: Turns = field(default_factory=list)
+    kinds: Sequence[str] = tuple(MAKERS)
 
     def draw(self, rng: random.Random) -> Iterator[Encoded]:
         """Samples without end, which follow from ``rng`` alone."""
@@ -209,7 +211,7 @@ class SampleSource:
     def _draw_text(self, rng: random.Random) -> Seen:
         if rng.random() < self.thing_share:
             return self._misread(rng, *self.things.draw(rng))
-        return self._look_at(rng, draw_record(rng))
+        return self._look_at(rng, draw_record(rng, self.kinds))
 
     def _misread(self, rng: random.Random, looks: torch.Tensor, turns: Turns) -> Seen:
         return misread(rng) if rng.random() < _MISREAD_SHARE else "", turns, looks

@@ -222,7 +222,7 @@ MAKERS: dict[str, tuple[float, Callable[[random.Random], Record]]] = {
 }
 
 
-def draw_record(rng: random.Random) -> Record:
-    """A record of a random kind."""
-    kind = rng.choices(list(MAKERS), [share for share, _ in MAKERS.values()])[0]
+def draw_record(rng: random.Random, kinds: Sequence[str] = tuple(MAKERS)) -> Record:
+    """A record of one of these kinds, drawn by their shares."""
+    kind = rng.choices(kinds, [MAKERS[kind][0] for kind in kinds])[0]
     return MAKERS[kind][1](rng)

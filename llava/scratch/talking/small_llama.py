@@ -115,7 +115,7 @@ class SmallLlama:
 
     @property
     def embeddings(self) -> torch.Tensor:
-        """The table of embeddings, which is the head too: [V, C]."""
+        """The table of embeddings [V, C], which is the head too where the weights have none."""
         return self.weights["embed_tokens.weight"]
 
     @torch.no_grad()
@@ -135,8 +135,8 @@ class SmallLlama:
         return self._run(embeds_BLC, adapter, keep=False, branch_BL=branch_BL)
 
     def logits(self, hidden_XC: torch.Tensor) -> torch.Tensor:
-        """Logits [X, V] of hidden states."""
-        return hidden_XC @ self.embeddings.T
+        """Logits [X, V] of hidden states, by ``lm_head.weight`` or, where that is tied, by the table of embeddings."""
+        return hidden_XC @ self.weights.get("lm_head.weight", self.embeddings).T
 
     def _run(
         self, x: torch.Tensor, adapter: Adapter | None, keep: bool, branch_BL: torch.Tensor | None = None
