@@ -71,7 +71,7 @@ _SIGLIP_DEFAULTS = {
     "hidden_act": "gelu_pytorch_tanh",
     "layer_norm_eps": 1e-6,
 }
-# A lexical tower's features are rows of three labels, EfficientNet-lite0's features and class logits, and an RGB mean.
+# A lexical tower's features are rows of three labels, EfficientNet-lite's features and class logits, and an RGB mean.
 # ``max_words``: how many tokens the text about an image may have; ``colours``: the means that a thing's colour is;
 # ``guesses``: whether the text begins with what EfficientNet takes the image for.
 _LEXICAL_DEFAULTS: dict[str, Any] = {
@@ -86,6 +86,8 @@ _LEXICAL_DEFAULTS: dict[str, Any] = {
     "objects_config": {},
 }
 LEXICAL_COLOURS = ("rgb", "contrast")
+# The sizes of EfficientNet-lite that ``things_config`` may name as its ``size``.
+LEXICAL_EYES = ("lite0", "lite1", "lite2", "lite3", "lite4")
 # Rows for the whole image, and for the cells of a 3x3 grid.
 LEXICAL_WHOLE, LEXICAL_CELLS = 6, 9
 
@@ -119,6 +121,12 @@ def _complete_lexical(values: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("things_config", "reader_config", "objects_config"):
         if not isinstance(values[name], Mapping):
             raise CheckpointError(f"The vision tower's {name} is {values[name]!r:.80}; it has to be a JSON object.")
+    size = values["things_config"].get("size", LEXICAL_EYES[0])
+    if size not in LEXICAL_EYES:
+        known = ", ".join(LEXICAL_EYES)
+        raise CheckpointError(
+            f"The size in the vision tower's things_config is {size!r:.80}; it has to be one of {known}."
+        )
     # It has no patches; drawings of its tiles have such cells.
     side = values["image_size"]
     return {**values, "patch_size": max(1, side // 12) if type(side) is int else side}

@@ -19,7 +19,7 @@ from torch import nn
 
 from llava.engine.paged import NativeKVCache, Rows
 from llava.model.image_adapter import AdaptedLinear, AdaptedQuantizedLinear
-from llava.model.placement import cpu_has_bfloat16
+from llava.model.placement import cpu_is_faster_in_bfloat16
 from llava.model.quantized_linear import QuantizedLinear
 from llava.native import abi, calls, quantization
 
@@ -111,8 +111,8 @@ class NativeLinear:
 
 
 def choose_compute_dtype(weights: torch.dtype) -> torch.dtype:
-    """The dtype of products of many rows: bfloat16 where the weights are and the CPU multiplies it, else float32."""
-    return torch.bfloat16 if weights == torch.bfloat16 and cpu_has_bfloat16() else torch.float32
+    """The dtype of products of many rows: bfloat16 where the weights are and the CPU gains by it, else float32."""
+    return torch.bfloat16 if weights == torch.bfloat16 and cpu_is_faster_in_bfloat16() else torch.float32
 
 
 def split_rows(rows_NC: torch.Tensor) -> tuple[torch.Tensor, ...]:

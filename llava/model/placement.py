@@ -109,11 +109,25 @@ def check_flash_attention(device: torch.device, dtype: torch.dtype) -> None:
         )
 
 
-@cache
 def cpu_has_bfloat16() -> bool:
     """Whether this CPU multiplies bfloat16 in hardware (AVX512-BF16, AMX, ARM's bf16); unknown counts as no."""
+    return bool(_read_cpu_words() & {"avx512_bf16", "amx_bf16", "bf16"})
+
+
+def cpu_is_faster_in_bfloat16() -> bool:
+    """Whether this CPU multiplies large bfloat16 matrices faster than float32 ones; unknown counts as no.
+
+    AMX, ARM's bf16 and AMD's AVX512-BF16 do. Intel's AVX512-BF16 alone, as virtual machines show it that hide AMX, has
+    a float32 unit more: two cores made 164 GFLOP/s in bfloat16 and 310 in float32 (torch 2.13).
+    """
+    words = _read_cpu_words()
+    return bool(words & {"amx_bf16", "bf16"}) or {"avx512_bf16", "AuthenticAMD"} <= words
+
+
+@cache
+def _read_cpu_words() -> frozenset[str]:
+    """The words of Linux's description of the CPU: its flags and its vendor among them; none elsewhere."""
     try:
-        flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split())
+        return frozenset(Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split())
     except OSError:
-        return False
-    return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
+        return frozenset()

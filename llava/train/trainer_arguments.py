@@ -25,7 +25,7 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.utils import is_torch_tf32_available
 
 from llava.errors import Notice, UsageError
-from llava.model.placement import cpu_has_bfloat16
+from llava.model.placement import cpu_has_bfloat16, cpu_is_faster_in_bfloat16
 from llava.train.devices.deepspeed_config import read_deepspeed, resolve_deepspeed, stand_in
 from llava.train.devices.parallel import check_sharding, claim_device, count_processes, translate_fsdp
 from llava.train.recipe import TuningStage
@@ -313,5 +313,7 @@ def _count_accumulation(stage: TuningStage, world_size: int) -> int:
 
 def multiplies_bfloat16() -> bool:
     """Whether bfloat16 autocast is faster here. Where bfloat16 is emulated it takes five times as long as float32."""
-    # Emulated on cards before Ampere, it would count as supported.
-    return torch.cuda.is_bf16_supported(including_emulation=False) if torch.cuda.is_available() else cpu_has_bfloat16()
+    if torch.cuda.is_available():
+        # Emulated on cards before Ampere, it would count as supported.
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return cpu_is_faster_in_bfloat16()

@@ -247,7 +247,7 @@ def test_a_siglip_tower_with_heads_of_any_size_gives_what_torch_gives(
 
 def test_widening_a_projector_leaves_the_models_weights_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """``submit`` reads the model's weights in the caller's thread while an image is encoded."""
-    monkeypatch.setattr(native_layers, "cpu_has_bfloat16", lambda: False)
+    monkeypatch.setattr(native_layers, "cpu_is_faster_in_bfloat16", lambda: False)
     loaded = load(words_and_letters("the cat sat on a red mat and saw me"), "llama", **WIDE)
     loaded.model.to(torch.bfloat16)
     seen: list[bool] = []

@@ -1,6 +1,8 @@
-"""EfficientNet-lite0: its layout, TensorFlow's padding, and batch norms folded into convolutions."""
+"""EfficientNet-lite: its layout, TensorFlow's padding, and batch norms folded into convolutions."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,10 +14,12 @@ from llava.model.lexical.efficientnet_lite import (
     BATCH_NORMS,
     PIXEL_MEAN,
     PIXEL_SCALE,
+    SIZES,
     EfficientNetLite,
     InvertedBottleneck,
     SameConv,
     average_cells,
+    find_size,
     fold_batch_norms,
     pad_same,
 )
@@ -63,6 +67,31 @@ def test_the_blocks_have_the_names_and_sizes_of_the_released_weights(net: Effici
     assert shapes["_conv_stem.weight"] == (32, 3, 3, 3)
     assert shapes["_conv_head.weight"] == (1280, 320, 1, 1)
     assert sum(value.numel() for value in net.state_dict().values()) == 4_652_008 - 21_008
+
+
+def test_the_larger_size_has_the_blocks_and_sizes_of_the_released_weights() -> None:
+    net = EfficientNetLite("lite2")
+    shapes = {name: tuple(value.shape) for name, value in net.state_dict().items() if name.endswith("weight")}
+    assert sum(name.startswith("_blocks.") for name in shapes) == 3 * 21 - 1
+    assert shapes["_blocks.1._expand_conv.weight"] == (96, 16, 1, 1)  # 16 * 1.1 rounds to 16
+    assert shapes["_blocks.20._project_conv.weight"] == (352, 1248, 1, 1)
+    assert shapes["_conv_stem.weight"] == (32, 3, 3, 3)
+    assert shapes["_conv_head.weight"] == (1280, 352, 1, 1)
+    assert sum(value.numel() for value in net.state_dict().values()) == 6_092_072 - 29_048
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_released_weights_tell_their_size(size: str, tmp_path: Path) -> None:
+    net = EfficientNetLite(size)
+    torch.save(_release(net), tmp_path / "released.pth")
+    read = EfficientNetLite.from_released(tmp_path / "released.pth")
+    assert {name: v.shape for name, v in read.state_dict().items()} == {n: v.shape for n, v in net.state_dict().items()}
+    assert find_size(read.state_dict()) == size
+
+
+def test_weights_of_another_network_are_refused() -> None:
+    with pytest.raises(ValueError, match="of no EfficientNet-lite: its sizes are lite0, lite1"):
+        find_size({"_fc.weight": torch.zeros(3)})
 
 
 def test_padding_at_stride_two_goes_right_and_below() -> None:

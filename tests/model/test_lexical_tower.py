@@ -511,6 +511,10 @@ def test_other_layouts_are_refused(folder: Path, tmp_path: Path) -> None:
         ({"mm_vision_config": {**LEXICAL, "max_words": "many"}}, "max_words"),
         ({"mm_vision_config": {**LEXICAL, "reader_config": 3}}, "reader_config"),
         ({"mm_vision_config": {**LEXICAL, "things_config": {"colour": 3}}}, "colour"),
+        (
+            {"mm_vision_config": {**LEXICAL, "things_config": {"size": "lite9"}}},
+            "'lite9'; it has to be one of lite0, l",
+        ),
         ({"mm_vision_config": {**LEXICAL, "hidden_size": 20}}, "mm_hidden_size"),
         ({"s2": True}, "s2"),
     ],

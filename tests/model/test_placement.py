@@ -17,7 +17,14 @@ from llava.errors import UsageError
 from llava.model import builder, checkpoint
 from llava.model.bnb_quantization import check_quantization, quantize_layer, quantize_model
 from llava.model.device_map import find_device_map, find_unsplit, plan_devices
-from llava.model.placement import check_flash_attention, choose_device, choose_dtype, read_dtype
+from llava.model.placement import (
+    check_flash_attention,
+    choose_device,
+    choose_dtype,
+    cpu_has_bfloat16,
+    cpu_is_faster_in_bfloat16,
+    read_dtype,
+)
 from tests.model.test_adapters import write_original
 from tests.tiny import make_model
 from tests.tiny_checkpoints import write_llava_1_6
@@ -96,6 +103,26 @@ def test_on_a_cpu_a_model_is_bfloat16_where_that_is_faster(monkeypatch: pytest.M
             expected = torch.bfloat16 if least is not None and num_parameters >= least else torch.float32
             for stored in ("float16", "bfloat16", "float32", None):
                 assert choose_dtype(CPU, stored, num_parameters, for_engine) is expected
+
+
+@pytest.mark.parametrize(
+    ("words", "has", "is_faster"),
+    [
+        ("vendor_id : GenuineIntel flags : avx2 avx512f", False, False),
+        ("vendor_id : GenuineIntel flags : avx512f avx512_bf16", True, False),
+        ("vendor_id : GenuineIntel flags : avx512f avx512_bf16 amx_bf16", True, True),
+        ("vendor_id : AuthenticAMD flags : avx512f avx512_bf16", True, True),
+        ("vendor_id : AuthenticAMD flags : avx2", False, False),
+        ("Features : asimd bf16 i8mm", True, True),
+        ("", False, False),
+    ],
+)
+def test_a_cpu_may_have_bfloat16_and_be_no_faster_in_it(
+    words: str, has: bool, is_faster: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llava.model.placement._read_cpu_words", lambda: frozenset(words.split()))
+    assert cpu_has_bfloat16() is has
+    assert cpu_is_faster_in_bfloat16() is is_faster
 
 
 def test_on_a_gpu_the_files_precision_is_kept_where_it_has_16_bits(monkeypatch: pytest.MonkeyPatch) -> None:

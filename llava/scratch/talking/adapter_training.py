@@ -34,7 +34,7 @@ from llava.scratch.talking.adapter_batches import Batch, Draw, StepBatches
 from llava.scratch.talking.adapter_samples import NUM_THINGS, THING, SampleSource, write_prefix
 from llava.scratch.talking.general_talk import read_talk
 from llava.scratch.talking.held_out_loss import CURVE, HeldOut, draw_curve
-from llava.scratch.talking.small_llama import Adapter, SmallLlama
+from llava.scratch.talking.small_llama import Adapter, SmallLlama, read_adapter
 from llava.scratch.talking.thing_samples import ThingSamples
 from llava.scratch.talking.training_files import TrainingFiles, open_bundle
 
@@ -250,7 +250,7 @@ def train(arguments: argparse.Namespace, files: TrainingFiles) -> None:
     torch.manual_seed(arguments.seed)
     adapter = Adapter(model.weights, model.sizes, arguments.rank, arguments.rank)
     if files.adapter is not None:
-        adapter.load_state_dict(torch.load(files.adapter, weights_only=True, map_location="cpu")["adapter"])
+        adapter.load_state_dict(read_adapter(files.adapter))
     projector = LexicalProjector(SimpleNamespace(hidden_size=model.sizes.hidden))
     projector.load_state_dict({name: value.float() for name, value in load_file(files.projector).items()})
     model = model.to(device, torch.bfloat16 if bf16 else torch.float32)
@@ -279,7 +279,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--facts", type=Path, help="JSON of llava.scratch.talking.thing_facts")
     parser.add_argument("--talk", type=Path, help="JSON of llava.scratch.talking.general_talk")
     parser.add_argument("--projector", type=Path, help="the aligned projector")
-    parser.add_argument("--adapter", type=Path, help="a checkpoint whose adapter is the start")
+    parser.add_argument("--adapter", type=Path, help="a checkpoint, or a file that pack wrote, to start from")
     parser.add_argument("--thing-share", type=float, default=0.45)
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--batch", type=int, default=8)

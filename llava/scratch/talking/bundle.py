@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from llava.errors import LlavaError
 from llava.scratch.talking.prepare import find_language_model
+from llava.scratch.talking.small_llama import read_adapter
 from llava.scratch.talking.training_files import ADAPTER, FACTS, GGUF, PROJECTOR, TALK, THINGS
 
 _COLOURS = "contrast"  # what the tower calls a thing's colour; see FeatureBank
@@ -93,8 +94,7 @@ def write_bundle(arguments: argparse.Namespace) -> list[Path]:
 
 def _strip(checkpoint: Path, file: Path) -> Path:
     """The checkpoint's adapter alone, in bfloat16."""
-    adapter = torch.load(checkpoint, weights_only=True, map_location="cpu")["adapter"]
-    torch.save({"adapter": {name: value.bfloat16() for name, value in adapter.items()}}, file)
+    torch.save({"adapter": {name: value.bfloat16() for name, value in read_adapter(checkpoint).items()}}, file)
     return file
 
 
@@ -106,7 +106,7 @@ def main() -> None:
     parser.add_argument("--facts", type=Path, required=True, help="JSON of llava.scratch.talking.thing_facts")
     parser.add_argument("--projector", type=Path, required=True, help="the aligned projector")
     parser.add_argument("--talk", type=Path, help="JSON of llava.scratch.talking.general_talk")
-    parser.add_argument("--adapter", type=Path, help="a checkpoint whose adapter is the start; takes 10 MiB")
+    parser.add_argument("--adapter", type=Path, help="a checkpoint or packed file to start from; 10 MiB")
     parser.add_argument("--gguf", type=Path, help="the language model's file, where its package is not installed")
     parser.add_argument("--views", type=int, default=1000, help="26 kB each")
     parser.add_argument("--prototypes", type=int, default=4, help="of each class; 2.6 kB each")

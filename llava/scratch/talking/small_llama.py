@@ -9,11 +9,14 @@ N positions of the prefix, R rank.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 
@@ -60,14 +63,31 @@ def _key(layer: int, name: str) -> str:
 
 def name_adapter(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The tensors of an ``Adapter``'s state dict by a checkpoint's names."""
-    named, layer = {}, 0
-    while f"A.{_key(layer, ADAPTED[0])}" in state:
+    return {theirs: state[ours] for ours, theirs in _list_names(state, 0)}
+
+
+def read_adapter(file: Path) -> dict[str, torch.Tensor]:
+    """An ``Adapter``'s state dict in float32.
+
+    ``file``: a checkpoint of ``adapter_training``, or the ``adapter.safetensors`` that ``pack`` wrote from one.
+    """
+    if file.suffix != ".safetensors":
+        state = torch.load(file, weights_only=True, map_location="cpu")["adapter"]
+    else:
+        packed = load_file(file)
+        state = {ours: packed[theirs] for ours, theirs in _list_names(packed, 1)}
+    return {name: value.float() for name, value in state.items()}
+
+
+def _list_names(present: Container[str], side: int) -> Iterator[tuple[str, str]]:
+    """Each tensor's name in an ``Adapter`` and in a checkpoint, as long as the ``side``-th of both is ``present``."""
+    for layer in itertools.count():
         for name in ADAPTED:
-            for side in "AB":
-                ours = f"model.layers.{layer}.{name}.image_lora_{side}.weight"
-                named[ours] = state[f"{side}.{_key(layer, name)}"]
-        layer += 1
-    return named
+            for matrix in "AB":
+                names = f"{matrix}.{_key(layer, name)}", f"model.layers.{layer}.{name}.image_lora_{matrix}.weight"
+                if names[side] not in present:
+                    return
+                yield names
 
 
 class SmallLlama:
