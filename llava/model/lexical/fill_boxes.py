@@ -234,31 +234,37 @@ def _find_boxes(labels: Labels, grounds: Sequence[int]) -> list[FillBox]:
 def _gather_columns(runs: Iterable[tuple[int, ...]]) -> list[FillBox]:
     """Runs (fill, x, top, bottom), sorted by fill and x, as boxes of neighbouring columns that begin and end alike."""
     found: list[list[int]] = []
-    before: list[list[int]] = []
-    now: list[list[int]] = []
+    # The boxes of a column by their upper edges: thousands of small ones stand in a column of noise.
+    before: dict[int, list[int]] = {}
+    now: dict[int, list[int]] = {}
     at = (-1, -1)
     for fill, x, top, bottom in runs:
         if (fill, x) != at:
-            before, now = (now if at == (fill, x - 1) else []), []
+            before, now = (now if at == (fill, x - 1) else {}), {}
             at = (fill, x)
-        box = next((b for b in before if abs(b[2] - top) <= 1 and abs(b[4] - bottom) <= 1), None)
+        alike = (before[y] for y in (top - 1, top, top + 1) if y in before)
+        box = next((b for b in alike if abs(b[4] - bottom) <= 1), None)
         if box is None:
             box = [fill, x, top, x + 1, bottom]
             found.append(box)
         box[3] = x + 1
-        now.append(box)
+        now[box[2]] = box
     return [FillBox(*box) for box in found if box[3] - box[1] >= 2]
 
 
 def _merge_parts(boxes: list[FillBox], columns: Labels) -> list[FillBox]:
     """Boxes that a text inside or a line across has cut into parts side by side become one."""
     merged: list[FillBox] = []
-    # Parts of one begin alike. A photograph that looks flat has thousands of boxes, so not all pairs are compared.
+    # Parts of one begin alike and are near. A photograph that looks flat has thousands of boxes, and so has a mosaic.
     at_top: dict[tuple[int, int], list[int]] = {}
     touching = _count_touching(boxes)
     for box in sorted(boxes, key=lambda b: (b.fill, b.left)):
-        alike = sorted(i for top in (-1, 0, 1) for i in at_top.get((box.fill, box.top + top), ()))
-        found = next((i for i in alike if _is_same(merged[i], box, columns, touching[box.fill] < 2)), None)
+        alike = []
+        for key in ((box.fill, box.top + away) for away in (-1, 0, 1)):
+            if key in at_top:
+                at_top[key] = [i for i in at_top[key] if merged[i].right >= box.left - _MAX_TEXT_PX]
+                alike += at_top[key]
+        found = next((i for i in sorted(alike) if _is_same(merged[i], box, columns, touching[box.fill] < 2)), None)
         if found is None:
             found = len(merged)
             merged.append(box)

@@ -175,7 +175,11 @@ def _choose_parts(
     width: int,
 ) -> Bools | None:
     """Which runs are the line: the longest part, and those that continue it where something hides it."""
-    extents = {int(p): (int(x[parts == p].min()), int(x[parts == p].max())) for p in np.unique(parts)}
+    numbers, first, inverse = np.unique(parts, return_index=True, return_inverse=True)
+    ends = np.zeros(len(numbers), dtype=np.int64)
+    np.maximum.at(ends, inverse, x)
+    # Runs are sorted by columns, so that a part's first one begins it.
+    extents = dict(zip(numbers.tolist(), zip(x[first].tolist(), ends.tolist(), strict=True), strict=True))
     ordered = sorted(extents, key=lambda p: extents[p][0] - extents[p][1])
     if extents[ordered[0]][1] - extents[ordered[0]][0] < 0.04 * width:
         return None
