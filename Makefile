@@ -15,6 +15,8 @@ PYTEST_FLAGS ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
+# pip would compile what it installs on one core, and other packages' tests, too.
+COMPILE := $(BIN)/python -W ignore -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib || true
 TORCH := $(shell grep '^torch==' constraints.txt)
 CONSTRAINTS := $(shell $(PYTHON) -c 'import sys; print("-c constraints.txt" * (sys.version_info >= (3, 11)))')
 DEMO_IMAGE ?= examples/demo.png
@@ -27,7 +29,7 @@ TALKS := $(shell grep -l '^TALKS_BY_DEFAULT = True' llava/model/default_choice.p
 
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo talking test test-engines test-lowest check bench docs site clean
+.PHONY: demo talking test test-engines test-lowest check style types layers pages bench docs site clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.core $(if $(TALKS),talking)
@@ -76,12 +78,23 @@ $(LOWEST)/.ready: constraints-lowest.txt Makefile | $(VENV)/.dev
 $(ENGINE_VENVS)/%/.ready: tests/engines/install.py | $(VENV)/.dev
 	@TORCH_FLAGS="$(TORCH_FLAGS)" $(BIN)/python tests/engines/install.py $* $(ENGINE_VENVS)/$*
 
+# All at once: each waits for another of its processes now and then.
 check: $(VENV)/.dev
-	@echo "ruff";    $(BIN)/ruff check -q . && $(BIN)/ruff format -q --check .
-	@echo "mypy";    $(BIN)/mypy --no-error-summary -n 2 > $(VENV)/mypy.txt 2>&1 || $(BIN)/mypy --no-error-summary
-	@echo "layers";  $(BIN)/lint-imports --no-logo > $(VENV)/layers.txt 2>&1 || { cat $(VENV)/layers.txt; exit 1; }
-	@echo "docs";    $(BIN)/python docs/build.py --check
+	@$(MAKE) --no-print-directory -j style types layers pages
+
+style: $(VENV)/.dev
+	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check . && echo "ruff"
+
+types: $(VENV)/.dev
+	@$(BIN)/mypy --no-error-summary -n 2 > $(VENV)/mypy.txt 2>&1 || $(BIN)/mypy --no-error-summary && echo "mypy"
+
+layers: $(VENV)/.dev
+	@$(BIN)/lint-imports --no-logo > $(VENV)/layers.txt 2>&1 || { cat $(VENV)/layers.txt; exit 1; } && echo "layers"
+
+pages: $(VENV)/.dev
+	@$(BIN)/python docs/build.py --check
 	@$(BIN)/mkdocs build --strict > $(VENV)/site.txt 2>&1 || { cat $(VENV)/site.txt; exit 1; } # -q would hide all warnings
+	@echo "docs"
 
 bench: $(VENV)/.dev
 	@$(BIN)/python benchmarks/ask.py
@@ -103,14 +116,16 @@ $(BIN)/python:
 # Torch goes first and alone: pip then takes one build for this machine and keeps it.
 $(VENV)/.core: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing $(TORCH) (once, some minutes)"
-	@$(PIP) $(TORCH_FLAGS) $(TORCH)
+	@$(PIP) --no-compile $(TORCH_FLAGS) $(TORCH)
 	@echo "installing llava (once)"
-	@$(PIP) $(CONSTRAINTS) -e .
+	@$(PIP) --no-compile $(CONSTRAINTS) -e .
+	@$(COMPILE)
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.core tests/contract/requirements.txt
 	@echo "installing what the tests need (once)"
-	@$(PIP) $(CONSTRAINTS) -e ".[train,data,eval,serve,web,dev]"
+	@$(PIP) --no-compile $(CONSTRAINTS) -e ".[train,data,eval,serve,web,dev]"
+	@$(COMPILE)
 	@$(PIP) --no-deps --no-compile -r tests/contract/requirements.txt
 	@touch $@
 

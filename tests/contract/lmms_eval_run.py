@@ -23,7 +23,20 @@ import llava.cli
 from llava.eval.lmms_eval_model import register
 
 
+def keep_indexes() -> None:
+    """Lets commands share the index of a folder's tasks, which each of them makes: lmms-eval's own has 1,927 files."""
+    usual, kept = TaskManager._get_task_and_group, {}
+
+    def index(self: TaskManager, folder: str) -> dict[str, Any]:
+        if folder not in kept:
+            kept[folder] = usual(self, folder)
+        return dict(kept[folder])
+
+    TaskManager._get_task_and_group = index
+
+
 def main() -> None:
+    keep_indexes()
     order = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     register()
     manager = TaskManager(include_path=order["tasks"], include_defaults=False)

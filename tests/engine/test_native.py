@@ -343,37 +343,35 @@ def test_the_head_is_the_same_for_any_number_of_requests(native: Any, dtype: tor
         torch.testing.assert_close(together, expected, **limits)
 
 
-def run_python(code: str, **environment: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **environment}, check=True
-    )
-    return done.stdout.strip()
-
-
-# Prints the status after each entry of a list: variables to set, or a damage to do to the library that was built. Each
-# time in a process of its own, which is forked, because importing torch is what takes long.
+# Prints the status after each entry of a list: variables to set, or what is amiss: a damage to do to the library that
+# was built, or a user without a home. Each time in a process of its own, which is forked, because importing torch is
+# what takes long; with "together", none waits for the one before it.
 STATUSES = """
 import json, os, pathlib, sys, torch
-for variables, damage in json.loads(sys.argv[1]):
-    if damage is not None:
+def refuse(): raise RuntimeError("no home")
+steps = json.loads(sys.argv[1])
+num_together = len(steps) if "together" in sys.argv else 1
+for i, (variables, amiss) in enumerate(steps, 1):
+    if amiss not in (None, "homeless"):
         (built,) = pathlib.Path(os.environ["XDG_CACHE_HOME"], "llava").iterdir()
-        built.write_bytes(built.read_bytes()[:4000] if damage == "cut" else damage.encode())
+        built.write_bytes(built.read_bytes()[:4000] if amiss == "cut" else amiss.encode())
     if os.fork() == 0:
         os.environ |= variables
+        if amiss == "homeless":
+            pathlib.Path.home = refuse
         from llava.native import library
         print(library.load() is not None, library.status(), flush=True)
-        os._exit(0)
-    os.wait()
+        sys.exit()
+    for _ in range(num_together if i % num_together == 0 else 0):
+        os.wait()
 """
+Steps = list[tuple[dict[str, str], str | None]]
 
 
-def list_statuses(steps: list[tuple[dict[str, str], str | None]], **environment: str) -> list[str]:
-    command = [sys.executable, "-c", STATUSES, json.dumps(steps)]
+def list_statuses(steps: Steps, *words: str, **environment: str) -> list[str]:
+    command = [sys.executable, "-c", STATUSES, json.dumps(steps), *words]
     variables = {**os.environ, **environment}
     return subprocess.run(command, capture_output=True, text=True, env=variables, check=True).stdout.splitlines()
-
-
-STATUS = "from llava.native import library; print(library.load() is not None, library.status())"
 
 
 def test_without_a_compiler_or_when_disabled_torch_computes_everything(tmp_path: Path) -> None:
@@ -408,7 +406,7 @@ def count_builds(tmp_path: Path) -> int:
 @pytest.mark.parametrize("native", ["native"], indirect=True)
 def test_a_damaged_library_is_built_again(quick_compiler: str, tmp_path: Path) -> None:
     damages: list[str | None] = [None, "", "cut", "text", None]
-    steps: list[tuple[dict[str, str], str | None]] = [({}, damage) for damage in damages]
+    steps: Steps = [({}, damage) for damage in damages]
     statuses = list_statuses(steps, CXX=quick_compiler, XDG_CACHE_HOME=str(tmp_path))
     assert statuses == ["True compiled for this CPU"] * 5
     assert count_builds(tmp_path) == 4
@@ -417,10 +415,9 @@ def test_a_damaged_library_is_built_again(quick_compiler: str, tmp_path: Path) -
 @pytest.mark.parametrize("native", ["native"], indirect=True)
 def test_without_a_writable_cache_a_process_builds_its_own_library(quick_compiler: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    said = run_python(STATUS, CXX=quick_compiler, XDG_CACHE_HOME=str(tmp_path / "file"), TMPDIR=str(tmp_path))
-    assert said == "True compiled for this CPU, for this process alone: nothing can be kept"
-    homeless = "from pathlib import Path\ndef refuse(): raise RuntimeError('no home')\nPath.home = refuse\n"
-    assert run_python(homeless + STATUS, CXX=quick_compiler, XDG_CACHE_HOME="", TMPDIR=str(tmp_path)) == said
+    steps: Steps = [({"XDG_CACHE_HOME": str(tmp_path / "file")}, None), ({"XDG_CACHE_HOME": ""}, "homeless")]
+    statuses = list_statuses(steps, CXX=quick_compiler, TMPDIR=str(tmp_path))
+    assert statuses == ["True compiled for this CPU, for this process alone: nothing can be kept"] * 2
     assert not list(tmp_path.glob("llava-*"))
     assert count_builds(tmp_path) == 2
 
@@ -434,9 +431,8 @@ def test_two_concurrent_builds_leave_one_library(quick_compiler: str, tmp_path: 
         f"while [ $(wc -l < '{tmp_path}/begun') -lt 2 ]; do sleep 0.05; done;; esac\nexec {quick_compiler} \"$@\"\n"
     )
     waiting.chmod(0o755)
-    environment = {**os.environ, "CXX": f"'{waiting}'", "XDG_CACHE_HOME": str(tmp_path / "cache")}
-    command = [sys.executable, "-c", STATUS]
-    both = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    assert [process.communicate()[0].split()[0] for process in both] == ["True", "True"]
+    variables = {"CXX": f"'{waiting}'", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    statuses = list_statuses([({}, None)] * 2, "together", **variables)
+    assert statuses == ["True compiled for this CPU"] * 2
     assert count_builds(tmp_path) == 2
     assert [path.suffix for path in (tmp_path / "cache/llava").iterdir()] == [".so"]

@@ -293,7 +293,7 @@ def test_a_script_runs_as_it_is_with_one_process_a_device(folder: Path, next_fol
     stand_in.chmod(0o755)
     environment = {**os.environ, "PATH": f"{home / 'bin'}:{os.environ['PATH']}", "CUDA_VISIBLE_DEVICES": "3,5"}
     script = ROOT / "scripts/v1_5/eval/seed.sh"
-    done = subprocess.run(["bash", script], cwd=home, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["bash", script], cwd=home, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     calls = sorted((home / "calls").read_text().splitlines())
     assert sorted(call.split()[0] for call in calls) == ["3", "3,5", "5"]  # the last command converts
@@ -304,11 +304,11 @@ def test_a_script_runs_as_it_is_with_one_process_a_device(folder: Path, next_fol
 
 @pytest.mark.parametrize("script", sorted((ROOT / "scripts/v1_5/eval").glob("*.sh")), ids=lambda path: path.name)
 def test_a_script_is_valid_bash(script: Path) -> None:
-    assert subprocess.run(["bash", "-n", script], capture_output=True, timeout=60).returncode == 0
+    assert subprocess.run(["bash", "-n", script], capture_output=True, timeout=300).returncode == 0
 
 
 def test_a_command_runs_by_its_path_from_any_folder(tmp_path: Path) -> None:
     path = ROOT / "llava/eval/model_vqa_loader.py"
-    done = subprocess.run([sys.executable, path, "--help"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, path, "--help"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "--num-chunks" in done.stdout

@@ -57,14 +57,16 @@ def read_run(data: Path, name: str) -> ScoredRun:
 
 
 def test_every_answer_is_that_of_generate_asked_alone(asked: tuple[Path, dict[str, list[Question]]]) -> None:
+    """The gold file has what ``generate`` said to all of them; every third one of each benchmark is asked again."""
     from llava.model.checkpoint import load_model
 
     data, questions = asked
     loaded, reader = load_model(str(data.parent / NAME)), ImageReader(28)
     for name, row in questions.items():
-        alone = [ask_alone(loaded, one, [image.image for image in reader.read(one)]) for one in row]
-        assert read_texts(data, name) == alone, name
-        assert alone == GOLD["answers"][name], f"{name}: the gold file is of another model, or of other questions"
+        gold = GOLD["answers"][name]
+        alone = [ask_alone(loaded, one, [image.image for image in reader.read(one)]) for one in row[::3]]
+        assert alone == gold[::3], f"{name}: the gold file is of another model, or of other questions"
+        assert read_texts(data, name) == gold, name
 
 
 @pytest.mark.parametrize("name", GOLD["scores"])

@@ -124,7 +124,7 @@ def test_later_collections_leave_alone_what_was_imported(tmp_path: Path, monkeyp
     monkeypatch.syspath_prepend(tmp_path)
     with quick_imports():
         pass  # what it needs itself is imported now
-    gc.unfreeze()
+    gc.unfreeze()  # what the tests froze, too, until the end
     try:
         with quick_imports():
             pass
@@ -134,7 +134,7 @@ def test_later_collections_leave_alone_what_was_imported(tmp_path: Path, monkeyp
         assert gc.isenabled()
         assert not {id(value) for value in imported_quickly.values} & {id(value) for value in gc.get_objects()}
     finally:
-        gc.unfreeze()
+        gc.freeze()
 
 
 def test_importing_the_package_in_another_program_defers_nothing() -> None:

@@ -18,12 +18,15 @@ from tests.serve.tab import EXAMPLES, ROOT, Tab, need_gradio, needs_browser, run
 
 need_gradio()
 
-# The command, with a model that says what it was asked, and says "word" without end where it is told to talk.
+# The command, with a model that says what it was asked, and says "word" without end where it is told to talk. Each byte
+# that comes in starts it in a process of its own; what takes long to import is imported once, before the first of them.
 SAYING = """
-import asyncio, sys
+import asyncio, os, sys
 from llava.backends.engine_backend import EngineBackend
 from llava.backends.protocol import Delta, Usage
 from llava.cli import main
+from llava.entry_point import quick_imports
+from llava.serve.gradio_sessions import disable_gradio_analytics
 
 async def chat(self, request):
     said = [part if isinstance(part, str) else part.loaded.name for one in request.messages for part in one.parts]
@@ -34,7 +37,15 @@ async def chat(self, request):
     yield Delta(finish_reason="stop", usage=Usage(7, 5))
 
 EngineBackend.chat = chat
-sys.exit(main(sys.argv[1:]))
+disable_gradio_analytics()
+with quick_imports():
+    import llava.engine.engine, llava.model.checkpoint, llava.serve.chat_page, llava.serve.server_process
+while os.read(0, 1):
+    if (child := os.fork()) == 0:
+        sys.exit(main(sys.argv[1:]))
+    print(child, flush=True)
+    os.waitpid(child, 0)
+    print("ended", flush=True)
 """
 
 
@@ -45,13 +56,15 @@ class Restarted:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.running = Running(probe.getsockname()[1], None, None, None)  # type: ignore[arg-type]
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
         command = [sys.executable, "-c", SAYING, "serve", "--port", str(self.running.port)]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         environment.pop("GRADIO_TEMP_DIR", None)
-        self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment, cwd=ROOT)
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        self._starter = subprocess.Popen(command, text=True, env=environment, cwd=ROOT, **pipes)
+
+    def start(self) -> None:
+        print(end=".", file=self._starter.stdin, flush=True)
+        self._pid = int(self._starter.stdout.readline())
         wait_until(self._is_up)
 
     def _is_up(self) -> bool:
@@ -60,9 +73,12 @@ class Restarted:
         return False
 
     def kill(self) -> None:
-        if self.process is not None:
-            self.process.send_signal(signal.SIGKILL)
-            self.process.wait()
+        os.kill(self._pid, signal.SIGKILL)
+        assert self._starter.stdout.readline() == "ended\n"
+
+    def end(self) -> None:
+        self.kill()
+        self._starter.communicate()
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +87,7 @@ def server() -> Iterator[Restarted]:
     server = Restarted()
     server.start()
     yield server
-    server.kill()
+    server.end()
 
 
 @pytest.fixture(scope="module")

@@ -82,8 +82,10 @@ def write_recipe(folder: Path, name: str, start: Path, **settings: Any) -> Path:
         "name": "tiny",
         "start": str(start),
         "data": {"json": str(folder / "data.json"), "images": str(folder)},
+        # In bfloat16, where the CPU has it, the halves of a batch round to something else than the whole.
         "stages": [
             {"name": "tune", "steps": 4, "batch_size": PER_PROCESS, "lr": 1e-2, "log_steps": 1, "save_steps": 2}
+            | {"precision": "float32"}
         ],
     }
     values["stages"][0] |= settings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -88,6 +89,7 @@ def main() -> None:
     import llava.train.run  # noqa: F401  # once, before the first fork
 
     torch.set_num_threads(1)
+    gc.freeze()  # each run collects garbage, and nothing of what was imported is any
     words = sys.argv[1:]
     for recipe, output, workers, step in zip(*[iter(words)] * 4, strict=True):
         child = os.fork()
