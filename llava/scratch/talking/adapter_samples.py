@@ -48,8 +48,9 @@ _TO_ANSWER, _END, _TO_QUESTION = "<|im_end|>\n<|im_start|>assistant\n", "<|im_en
 _MISREAD_SHARE = 0.2
 # Of drawn images, the towers find a shape in a sign's plate, and read a letter in a shape.
 _STRAY_SHARE = 0.2
-# Signs hang on walls and beside things, so that an image's looks do not tell whether there is text in it.
-_BEHIND_SHARES = {"signs": 0.45, "text": 0.2, "shapes": 0.15}
+# Signs hang beside things and on walls, so that an image's looks do not tell whether there is text in it. The second
+# shares, of textures, count from 0.
+_BESIDE_SHARE, _BEHIND_SHARES = 0.08, {"signs": 0.4, "text": 0.2, "shapes": 0.15}
 # This share of the samples is one chat of a few turns. In the others each question is asked as if it were the first.
 _CHAT_SHARE = 0.35
 _MOST_BRANCHES = 9
@@ -222,8 +223,12 @@ class SampleSource:
             said = f"{said}\n{read_wrongly(rng)}"
         elif rng.random() < _STRAY_SHARE and record.look in ("signs", "text"):
             said = f"{find_wrongly(rng)}\n{said}"
-        if rng.random() < _BEHIND_SHARES.get(record.look, 0.0):
-            return said, record.turns, self.things.draw_looks_behind(rng)
+        way = rng.random()
+        if way < _BESIDE_SHARE and record.look in ("signs", "text"):
+            turns = [turn for turn in record.turns if turn[0] not in ASKS_FOR_DESCRIPTION]  # which the thing answers
+            return said, turns, self.things.draw_view(rng)[0]
+        if way < _BEHIND_SHARES.get(record.look, 0.0):
+            return said, record.turns, self.things.draw_looks(rng, "nothing")
         return said, record.turns, self.things.draw_looks(rng, record.look)
 
 

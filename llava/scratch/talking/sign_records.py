@@ -21,11 +21,21 @@ from llava.scratch.talking.seen_records import (
 )
 from llava.synth import words
 
+# Requests to read all that there is.
+_READ = (
+    "What does it say?;What is written?;Read the text.;What is written in the picture?;What text is in the image?;"
+    "What does the text say?;What text do you see?;Can you read it?;What can you read?;What is written here?;"
+    "What does the image say?;What is the text?"
+).split(";")
+# Of the records of signs, those of a line that is on no sign.
+_PLAIN_SHARE = 0.3
 _ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
 
 
 def draw_sign_record(rng: random.Random) -> Record:
-    """One sign of one or two lines, or two to four signs, buttons or labels of one line each."""
+    """One line of plain text, a sign of one or two lines, or two to four signs, buttons or labels of one line each."""
+    if rng.random() < _PLAIN_SHARE:
+        return _draw_plain_record(rng)
     count = rng.choice((1, 1, 1, 2, 2, 3, 4))
     noun = rng.choice(("sign", "sign", "button", "label") if count > 1 else ("sign", "sign", "label", "poster"))
     texts = draw_texts(rng, count if count > 1 else rng.choice((1, 1, 1, 2)))
@@ -45,13 +55,30 @@ def draw_sign_record(rng: random.Random) -> Record:
     return record.shorten(rng)
 
 
+def _draw_plain_record(rng: random.Random) -> Record:
+    """One word, or a line of a few, in black on white, and nothing else."""
+    [text] = draw_texts(rng, 1)
+    record = Record("signs", describe((400, 300), place_row(0, text), []))
+    words_of = text.split()
+    those = "word" if len(words_of) == 1 else "words"
+    ways = (*_READ, f"What {those} {'is this' if those == 'word' else 'are these'}?", f"Which {those} can you read?",
+            f"Read the {those}.", f"What {'does' if those == 'word' else 'do'} the {those} say?")  # fmt: skip
+    for question in rng.sample(ways, 5):
+        answers = (f"It says {quote(rng, text)}.", f"The text says {quote(rng, text)}.", f"It says {text}.")
+        record.ask(question, pick(rng, *answers))
+    question = pick(rng, "Is there any text?", "Do you see any text?", "Is there any writing?")
+    record.ask(question, f"Yes, it says {quote(rng, text)}.")
+    record.ask(ask_description(rng), f"The image shows the {those} {quote(rng, text)}.")
+    record.ask(pick(rng, "What color is the text?", "What color are the letters?"), "The text is black.")
+    _ask_for_word(rng, record, [text])
+    ask_unknown(rng, record, rate=0.3)
+    return record.shorten(rng)
+
+
 def _ask_about_sign(rng: random.Random, record: Record, noun: str, lines: Sequence[Line]) -> None:
     text, ink, ground = " ".join(line.text for line in lines), lines[0].ink, lines[0].ground
-    ways = (f"What does the {noun} say?", f"What is written on the {noun}?", "What does it say?",
-            "What is written?", "Read the text.", "What is written in the picture?", f"Read the {noun}.",
-            "What text is in the image?", "What does the text say?", "What text do you see?",
-            f"Can you read the {noun}?", "Can you read it?", "What can you read?",
-            f"What's on the {noun}?")  # fmt: skip
+    ways = (*_READ, f"What does the {noun} say?", f"What is written on the {noun}?", f"Read the {noun}.",
+            f"Can you read the {noun}?", f"What's on the {noun}?")  # fmt: skip
     for question in rng.sample(ways, 2):
         record.ask(question, pick(rng, f"The {noun} says {quote(rng, text)}.", f"It says {quote(rng, text)}."))
     question = pick(rng, "Is there any text?", "Do you see any text?", f"Is there a {noun}?", "Is there any writing?")

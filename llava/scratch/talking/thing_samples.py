@@ -67,10 +67,6 @@ class ThingSamples:
     def _talk(self, rng: random.Random, index: int) -> tuple[torch.Tensor, Turns]:
         return self._bank.looks(index), talk_about_view(rng, self._bank.views[index], self._names, self._facts)
 
-    def draw_looks_behind(self, rng: random.Random) -> torch.Tensor:
-        """The looks [10, D] of what may be behind text: a texture, or things that no turn is about."""
-        return self.draw_looks(rng, "nothing") if rng.random() < 0.6 else self._bank.looks(rng.choice(self._trained))
-
     def draw_looks(self, rng: random.Random, kind: str) -> torch.Tensor:
         """The looks [10, D] of a drawn image of that kind."""
         looks = self._drawn[f"{kind} {self._colours}"]

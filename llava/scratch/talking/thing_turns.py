@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -157,7 +158,7 @@ def _ask_for_looks(rng: random.Random, thing: Mapping[str, Any], has_place: bool
 def _ask_beyond(rng: random.Random, known: str) -> Turns:
     """Asks for text, of which there is none, and for what no image of a thing tells. ``known``: its name and kind."""
     turns: Turns = []
-    if rng.random() < 0.8:
+    if rng.random() < 0.5:
         turns.append(ask_where_no_text_is(rng))
     if rng.random() < 0.4:
         turns.append((rng.choice(_HIDDEN), rng.choice(UNKNOWN)))
@@ -297,9 +298,9 @@ def find_wrongly(rng: random.Random) -> str:
 
 def read_wrongly(rng: random.Random) -> str:
     """A description of one to three short lines that are not there."""
-    letters, lines = "aeoimtO0lI4.,*+-'@()#1SrnG8Q ", []
+    letters, lines = "aeoimtO0lI4.,*+-'@()#1SrnG8Q " + string.ascii_lowercase + string.digits, []
     for number in range(1, rng.choice((1, 1, 1, 2, 3)) + 1):
         text = "".join(rng.choice(letters) for _ in range(rng.choice((1, 1, 2, 3, 4, 6)))).strip() or "."
-        colours = rng.choice(("", " (white on black)", " (white)", " (green)", " (white on brown)"))
+        colours = rng.choice(("", "", f" ({rng.choice(SCENE_COLORS)})", f" (white on {rng.choice(SCENE_COLORS)})"))
         lines.append(f"{number}. {text}{colours}")
     return f"Text ({len(lines)} {'line' if len(lines) == 1 else 'lines'}):\n" + "\n".join(lines)
