@@ -151,7 +151,7 @@ def build_start(
         chosen = chosen or torch.float32  # merging, and DoRA's magnitudes, are computed
     loaded = load_opened(opened, torch.device("cpu"), chosen, name=str(start), is_outline=is_outline)
     model, tokenizer = loaded.model, loaded.tokenizer
-    _set_padding(tokenizer, stage, str(model.config.model_type))
+    _set_padding(model, tokenizer, stage)
     grown = _add_image_tokens(model, tokenizer, stage.vision)
     template = _choose_template(opened, stage, tokenizer)
     _write_config(model.config, stage, opened, tokenizer, template)
@@ -330,10 +330,17 @@ def _draw_vision(model: Any, seed: int) -> dict[str, torch.Tensor]:
     return drawn
 
 
-def _set_padding(tokenizer: Any, stage: TuningStage, family: str) -> None:
-    """Pads with the unknown token if there is one, as the originals do: on the right, LLaVA-NeXT for Mistral left."""
-    if tokenizer.unk_token is not None:
+def _set_padding(model: Any, tokenizer: Any, stage: TuningStage) -> None:
+    """Pads with the unknown token if there is one, as the originals do: on the right, LLaVA-NeXT for Mistral left.
+
+    A model whose config.json names its tokenizer's padding keeps it where no original is followed. Both configurations
+    then say what is padded with, so that Transformers has nothing to change, and no notice to write, once it trains.
+    """
+    is_named = model.config.pad_token_id == tokenizer.pad_token_id and not stage.compatible_with
+    if tokenizer.unk_token is not None and not is_named:
         tokenizer.pad_token = tokenizer.unk_token
+    model.config.pad_token_id = model.generation_config.pad_token_id = tokenizer.pad_token_id
+    family = str(model.config.model_type)
     is_left = stage.compatible_with == "llava-next" and "mistral" in family
     tokenizer.padding_side = "left" if is_left else "right"
     if stage.max_length:

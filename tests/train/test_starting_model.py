@@ -234,6 +234,20 @@ def test_padding_is_the_unknown_token_as_in_the_originals(starts: Path, tmp_path
     assert (tokenizer.pad_token, tokenizer.padding_side) == ("<unk>", "right")
 
 
+@pytest.mark.parametrize(("follows", "kept"), [("", "</s>"), ("llava-1.5", "<unk>")])
+def test_padding_that_config_json_names_is_kept_where_no_original_is_followed(
+    starts: Path, tmp_path: Path, follows: str, kept: str
+) -> None:
+    write_language_model(tmp_path / "lm")
+    for name, said in (("tokenizer_config.json", {"pad_token": "</s>"}), ("config.json", {"pad_token_id": 2})):
+        path = tmp_path / "lm" / name
+        path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **said}), encoding="utf-8")
+    loaded = build_start(tmp_path / "lm", make_stage(in_vision(starts), compatible_with=follows))
+    assert loaded.tokenizer.pad_token == kept
+    ids = {loaded.model.config.pad_token_id, loaded.model.generation_config.pad_token_id}
+    assert ids == {loaded.tokenizer.pad_token_id}
+
+
 def test_settings_that_cannot_be_saved_are_mended_before_the_first_step(starts: Path) -> None:
     assert json.loads((starts / "llama/generation_config.json").read_text())["temperature"] == 0.9
     generation = build_start(starts / "llama", make_stage(in_vision(starts))).model.generation_config

@@ -17,6 +17,11 @@ from llava.model.lexical.label_rows import complete_labels, split_words
 from llava.model.lexical.object_finder import Box, Drawn
 from llava.model.lexical.value_axis import Axis, Tick, fit_axis, read_number
 
+# What has more bars is a barcode, a board or a keyboard, and its table would not fit into a description.
+MAX_BARS = 40
+# Of so many bars, most of which have names, no value has to be known.
+_MANY_BARS, _NAMED_SHARE = 4, 0.7
+
 
 class ReadLine(Protocol):
     """A line of text and where it stands, in pixels: left, top, right and bottom."""
@@ -111,7 +116,7 @@ class _Unit:
 def read_chart(objects: Sequence[Drawn], lines: Sequence[ReadLine]) -> Chart | None:
     """The bar chart that these objects and lines are; None if they are none."""
     drawn = [each for each in objects if each.kind == "bar"]
-    if not drawn:
+    if not 1 <= len(drawn) <= MAX_BARS:
         return None
     is_horizontal = _choose_frame(drawn)
     bars = [_move_bar(each, is_horizontal) for each in drawn]
@@ -136,6 +141,8 @@ def read_chart(objects: Sequence[Drawn], lines: Sequence[ReadLine]) -> Chart | N
     if enough < (2 if len(bars) == 1 else 1):
         return None
     values = _measure(bars, axis, printed, base)
+    if not printed and _are_cells(bars):
+        return None
     title, title_line = find_title(drawn, lines, legend_lines | tick_lines | label_lines)
     used = legend_lines | tick_lines | label_lines | title_line | {w.line for w in printed.values()}
     rows = _write_rows(units, labels, values, legend, arrangement)
@@ -206,6 +213,20 @@ def _side(bar: _Bar, bars: list[_Bar], base: float) -> int:
 
 def _count_rooted(bars: list[_Bar], base: float) -> int:
     return sum(_side(bar, bars, base) != 0 for bar in bars)
+
+
+def _are_cells(bars: list[_Bar]) -> bool:
+    """Whether bars are equally long, as the fields of a board, a barcode's or a flag's stripes are."""
+    lengths = [bar.up.size for bar in bars]
+    return len(bars) > 2 and max(lengths) - min(lengths) <= max(2.0, 0.015 * max(lengths))
+
+
+def is_sure(chart: Chart) -> bool:
+    """Whether fields of colour in a row are bars: values can be read, or there are many, and most have own names."""
+    with_values = sum(bar.value is not None for bar in chart.bars)
+    names = {(bar.label, bar.series) for bar in chart.bars if bar.label}
+    are_named = len(chart.bars) >= _MANY_BARS and len(names) >= _NAMED_SHARE * len(chart.bars)
+    return 2 * with_values >= len(chart.bars) or are_named
 
 
 # --- groups, names and the legend ---

@@ -65,7 +65,12 @@ def read_line_chart(fills: Fills, lines: Sequence[ReadLine]) -> LineChart | None
     ]
     texts = [_grow(lines[i].box, 2) for i in inside]
     inks = find_inks(fills, axes.area, texts)
-    legend = {i: key for i in inside if (key := _find_key(inks, lines[i].box, axes.area)) is not None}
+    legend = {
+        i: key
+        for i in inside
+        if (key := _find_key(inks, lines[i].box, axes.area)) is not None
+        and not _goes_on(inks[key[0]], lines[i].box, axes.area)
+    }
     for i, (_, start) in legend.items():
         box = lines[i].box
         hidden = (int(start) - 3, int(box[1]) - 3, int(box[2]) + 3, int(box[3]) + 3)
@@ -320,6 +325,14 @@ def _find_key(inks: Sequence[Ink], box: tuple[float, ...], area: Area) -> tuple[
         ):
             best = (at, count, max(0, x0) + int(first) + left)
     return None if best is None else (best[0], float(best[2]))
+
+
+def _goes_on(ink: Ink, box: tuple[float, ...], area: Area) -> bool:
+    """Whether an ink is also to the right of a text: the curve itself was read as letters there."""
+    left, top, _, _ = area
+    end = int(box[2] - left) + 3  # the text's own surroundings were taken out
+    beside = ink.share[max(0, int(box[1] - top)) : max(0, int(box[3] - top) + 1), end : end + 4]
+    return bool(beside.size) and bool((beside.max(0) > 0.5).all())
 
 
 class _Text(NamedTuple):

@@ -8,19 +8,20 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from llava.model.lexical.chart_reading import Chart, free_of_keys, read_chart
+from llava.model.lexical.chart_reading import MAX_BARS, Chart, free_of_keys, is_sure, read_chart
 from llava.model.lexical.description import Bar, ChartTable, describe
 from llava.model.lexical.fill_boxes import find_bars, find_keys
 from llava.model.lexical.flat_fills import Fills, find_fills
-from llava.model.lexical.line_chart_reading import read_line_chart
+from llava.model.lexical.line_chart_reading import find_value_ticks, read_line_chart
 from llava.model.lexical.object_finder import Box, Drawn, share_area
 from llava.model.lexical.pie_finder import Pie, find_pie
 from llava.model.lexical.pie_reading import read_pie
 from llava.model.lexical.second_look import Read, find_name_below, read_margins, read_turned_name
-from llava.model.lexical.value_axis import read_number
 
 # What is not told as an object: the parts of charts, and what carries text.
 _UNTOLD = ("bar", "key", "wedge", "sign")
+# No chart has more lines of text.
+_MOST_LINES = 80
 
 
 class Scene(NamedTuple):
@@ -59,7 +60,9 @@ def read_scene(canvas: Tensor | None, lines: Sequence[Any], objects: Sequence[An
             return seen
     shown = [each for each in objects if each.kind not in _UNTOLD]
     lines = [line for line in lines if not any(_is_letter_of(each, line) for each in shown)]
-    chart = read_chart(objects, lines) or read_pie(objects, lines)
+    chart = read_chart(objects, lines) if fills is None or fills.is_noisy else None
+    if chart is None or not is_sure(chart):
+        chart = read_pie(objects, lines)
     if chart is None:
         return Scene(list(lines), shown, None)
     return Scene([line for i, line in enumerate(lines) if i not in chart.used], shown, _tabulate(chart))
@@ -127,23 +130,17 @@ def _find_chart(fills: Fills, lines: Sequence[Any], pie: Pie | None, bars: Seque
             return _Found(_tabulate(chart), chart.used, chart.bars[0].box)
     if bars:
         chart = read_chart(bars, free_of_keys(lines, [each for each in bars if each.kind == "key"]))
-        if chart is not None and _is_sure(chart):
+        if chart is not None and is_sure(chart):
             return _Found(_tabulate(chart), chart.used, _surround(bars))
     traced = read_line_chart(fills, lines)
     return None if traced is None else _Found(traced.table, traced.used, traced.plot)
 
 
-def _is_sure(chart: Chart) -> bool:
-    """Whether fields of colour in a row are bars: values can be read, or there are many, and most have names."""
-    with_values = sum(bar.value is not None for bar in chart.bars)
-    with_names = sum(bool(bar.label) for bar in chart.bars)
-    return 2 * with_values >= len(chart.bars) or (len(chart.bars) >= 4 and with_names >= 0.7 * len(chart.bars))
-
-
 def _is_incomplete(found: _Found | None, bars: Sequence[Drawn], lines: Sequence[Any]) -> bool:
     """Whether a name or a value is missing that may stand beside a plot; without a chart, whether there may be one."""
     if found is None:
-        return bool(bars) or sum(read_number(line.text) is not None for line in lines) > 1
+        is_page = len(lines) > _MOST_LINES or _count(bars) > MAX_BARS
+        return not is_page and (bool(bars) or find_value_ticks(lines) is not None)
     parts = [*found.table.bars, *(point for line in found.table.lines for point in line.points)]
     return not all(part.label and part.value for part in parts)
 

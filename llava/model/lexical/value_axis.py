@@ -14,6 +14,8 @@ _LOOKALIKES = str.maketrans({"O": "0", "o": "0", "l": "1", "I": "1", "|": "1"})
 # A bar that ends this near to a tick is taken to end at it; and to a part of one, if these are far enough apart.
 _SNAP_PX, _MIN_GRAIN_PX = 1.5, 8.0
 _FACTORS = {"k": 1e3, "K": 1e3, "M": 1e6}
+# Ticks are a round number apart, or a few times one where some were not read.
+_ROUND, _MOST_STEPS = (1.0, 2.0, 2.5, 5.0, 10.0), 6
 
 
 class Number(NamedTuple):
@@ -95,7 +97,7 @@ def read_number(text: str) -> Number | None:
 
 
 def fit_axis(ticks: Sequence[Tick], base: float | None) -> Axis | None:
-    """The scale on which most ticks lie, linear or logarithmic; None if no two do.
+    """The scale on which most ticks lie, linear or logarithmic; None if no two do, or if they are no round numbers.
 
     Args:
         ticks: what was read beside the axis; some of it may be misread or no tick at all.
@@ -107,6 +109,16 @@ def fit_axis(ticks: Sequence[Tick], base: float | None) -> Axis | None:
     if linear is None or logarithmic is None:
         return linear or (logarithmic if logarithmic and logarithmic.num_ticks > 2 else None)
     return logarithmic if logarithmic.num_ticks > max(2, linear.num_ticks) else linear
+
+
+def _are_even(values: Sequence[float], step: float) -> bool:
+    """Whether numbers may be ticks: multiples of a round number. Any two prices make a scale, but hardly such a one."""
+    for grain in (step / count for count in range(1, _MOST_STEPS + 1)):
+        mantissa = grain / 10.0 ** math.floor(math.log10(grain))
+        is_round = any(abs(mantissa - number) <= 0.005 * number for number in _ROUND)
+        if is_round and all(abs(value / grain - round(value / grain)) <= 0.02 for value in values):
+            return True
+    return False
 
 
 def _fit(points: list[tuple[float, float, Number]], base: float | None, is_logarithmic: bool) -> Axis | None:
@@ -139,6 +151,8 @@ def _fit(points: list[tuple[float, float, Number]], base: float | None, is_logar
     slope = sum((points[k][0] - middle) * (points[k][1] - mean) for k in near) / spread
     values = sorted({points[k][2].value for k in near})
     step = min(b - a for a, b in pairwise(values))
+    if not is_logarithmic and not _are_even(values, step):
+        return None
     offset = mean - slope * middle
     # Labels stand a little above or below their ticks. Bars begin at 0, or at a power of ten.
     miss = 0.0 if base is None else slope * base + offset
