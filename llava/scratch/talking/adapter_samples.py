@@ -48,8 +48,8 @@ _TO_ANSWER, _END, _TO_QUESTION = "<|im_end|>\n<|im_start|>assistant\n", "<|im_en
 _MISREAD_SHARE = 0.2
 # Of drawn images, the towers find a shape in a sign's plate, and read a letter in a shape.
 _STRAY_SHARE = 0.2
-# Signs hang beside things and on walls, so that an image's looks do not tell whether there is text in it. The second
-# shares, of textures, count from 0.
+# Signs hang beside things, and shapes and text are before textures, so that an image's looks do not tell whether there
+# is text in it. The share beside things is a part of the others.
 _BESIDE_SHARE, _BEHIND_SHARES = 0.08, {"signs": 0.4, "text": 0.2, "shapes": 0.15}
 # This share of the samples is one chat of a few turns. In the others each question is asked as if it were the first.
 _CHAT_SHARE = 0.35

@@ -59,16 +59,15 @@ def _draw_plain_record(rng: random.Random) -> Record:
     """One word, or a line of a few, in black on white, and nothing else."""
     [text] = draw_texts(rng, 1)
     record = Record("signs", describe((400, 300), place_row(0, text), []))
-    words_of = text.split()
-    those = "word" if len(words_of) == 1 else "words"
-    ways = (*_READ, f"What {those} {'is this' if those == 'word' else 'are these'}?", f"Which {those} can you read?",
-            f"Read the {those}.", f"What {'does' if those == 'word' else 'do'} the {those} say?")  # fmt: skip
+    noun, this_is, does = ("word", "is this", "does") if len(text.split()) == 1 else ("words", "are these", "do")
+    ways = (*_READ, f"What {noun} {this_is}?", f"Which {noun} can you read?", f"Read the {noun}.",
+            f"What {does} the {noun} say?")  # fmt: skip
     for question in rng.sample(ways, 5):
         answers = (f"It says {quote(rng, text)}.", f"The text says {quote(rng, text)}.", f"It says {text}.")
         record.ask(question, pick(rng, *answers))
     question = pick(rng, "Is there any text?", "Do you see any text?", "Is there any writing?")
     record.ask(question, f"Yes, it says {quote(rng, text)}.")
-    record.ask(ask_description(rng), f"The image shows the {those} {quote(rng, text)}.")
+    record.ask(ask_description(rng), f"The image shows the {noun} {quote(rng, text)}.")
     record.ask(pick(rng, "What color is the text?", "What color are the letters?"), "The text is black.")
     _ask_for_word(rng, record, [text])
     ask_unknown(rng, record, rate=0.3)
