@@ -22,7 +22,7 @@ from rich.text import Text
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.errors import LlavaError, UsageError
 from llava.model.free_memory import find_free_bytes, find_total_bytes
-from llava.model.placement import cpu_has_bfloat16
+from llava.model.placement import cpu_is_faster_in_bfloat16
 from llava.text import make_visible
 from llava.train.cautions import list_cautions
 from llava.train.dataset.sample_sizes import MeasuredSizes, measure_sizes
@@ -189,7 +189,7 @@ class _StageDescription:
     def _list_remedies(self, free: int) -> Iterator[tuple[str, str]]:
         tried: list[str] = []
         need: MemoryNeed | None = None
-        is_slow_in_half = not torch.cuda.is_available() and not cpu_has_bfloat16()
+        is_slow_in_half = not torch.cuda.is_available() and not cpu_is_faster_in_bfloat16()
         for text, changed in propose_remedies(self.exact):
             if text.startswith("precision") and is_slow_in_half:
                 continue

@@ -471,7 +471,7 @@ def test_a_long_question_ends_with_the_question() -> None:
 def test_an_image_of_things_is_asked_for_text_that_it_does_not_have(things: ThingSamples) -> None:
     turns = [turn for i in range(40) for turn in things.draw(random.Random(i))[1]]
     asked = [(question, answer) for question, answer in turns if "no text" in answer]
-    assert len(asked) > 20
+    assert len(asked) >= 20
     for question, answer in asked:
         assert answer.startswith("No, ") == (question.split()[0] in ("Is", "Do", "Can", "Are", "Does")), question
 

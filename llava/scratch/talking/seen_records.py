@@ -23,7 +23,7 @@ _ASKS_TO_READ = (
     "Read the text.;Read the text.;Read all the text.;Read it.;What does it say?;What does it say?;What does this say?;"
     "What does the sign say?;What does the text say?;What is written here?;What is written in the image?;"
     "What is written on it?;What text is in the image?;What text do you see?;What can you read?;What words are there?;"
-    "Transcribe the text.;What letters do you see?;Which words can you read in the picture?;Read the sign."
+    "Transcribe the text.;What letters do you see?;Which words can you read in the photo?;Read the sign."
 ).split(";")
 _ASKS_FOR_ANY_TEXT = (
     "Is there any text?;Is there any text in the image?;Is there text?;Do you see any text?;Is there any writing?;"

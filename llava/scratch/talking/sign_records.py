@@ -23,7 +23,7 @@ from llava.synth import words
 
 # Requests to read all that there is.
 _READ = (
-    "What does it say?;What is written?;Read the text.;What is written in the picture?;What text is in the image?;"
+    "What does it say?;What is written?;Read the text.;What is written in the photo?;What text is in the image?;"
     "What does the text say?;What text do you see?;Can you read it?;What can you read?;What is written here?;"
     "What does the image say?;What is the text?"
 ).split(";")
