@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from llava.model.lexical.chart_reading import MAX_BARS, Chart, free_of_keys, is_sure, read_chart
+from llava.model.lexical.chart_reading import MAX_BARS, Chart, free_of_keys, has_values, is_sure, read_chart
 from llava.model.lexical.description import Bar, ChartTable, describe
 from llava.model.lexical.fill_boxes import find_bars, find_keys
 from llava.model.lexical.flat_fills import Fills, find_fills
@@ -61,7 +61,7 @@ def read_scene(canvas: Tensor | None, lines: Sequence[Any], objects: Sequence[An
     shown = [each for each in objects if each.kind not in _UNTOLD]
     lines = [line for line in lines if not any(_is_letter_of(each, line) for each in shown)]
     chart = read_chart(objects, lines) if fills is None or fills.is_noisy else None
-    if chart is None or not is_sure(chart):
+    if chart is None or not has_values(chart):
         chart = read_pie(objects, lines)
     if chart is None:
         return Scene(list(lines), shown, None)
