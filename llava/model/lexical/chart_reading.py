@@ -143,7 +143,7 @@ def read_chart(objects: Sequence[Drawn], lines: Sequence[ReadLine]) -> Chart | N
     if enough < (2 if len(bars) == 1 else 1):
         return None
     values = _measure(bars, axis, printed, base)
-    if not printed and _are_cells(bars):
+    if 2 * len(printed) < len(bars) and _are_cells(bars):
         return None
     title, title_line = find_title(drawn, lines, legend_lines | tick_lines | label_lines)
     used = legend_lines | tick_lines | label_lines | title_line | {w.line for w in printed.values()}
