@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pytest
 
-from llava.model.lexical.chart_reading import Chart, read_chart
+from llava.model.lexical.chart_reading import MAX_BARS, Chart, read_chart
 from llava.model.lexical.object_finder import Box, Drawn
 from llava.model.lexical.value_axis import Tick, fit_axis, read_number
 
@@ -195,3 +195,39 @@ def test_measured_values_are_no_finer_than_the_axis_allows(value: float, text: s
     axis = fit_axis(ticks, 0.0)
     assert axis is not None
     assert axis.write(value) == text
+
+
+def test_fields_of_equal_length_and_crowds_of_bars_are_no_chart() -> None:
+    assert read_chart(standing([8, 8, 8]), [*AXIS, *NAMES]) is None
+    printed = [at("8", 75 + 50 * i, 112) for i in range(3)]
+    assert table(read_chart(standing([8, 8, 8]), [*printed, *NAMES])) == [
+        ("tea", "", "8"),
+        ("milk", "", "8"),
+        ("juice", "", "8"),
+    ]
+    heights = [2 + i % 9 for i in range(MAX_BARS + 1)]
+    assert read_chart(standing(heights), AXIS) is None
+    assert read_chart(standing(heights[:-1]), AXIS) is not None
+
+
+def test_names_stand_near_the_bars() -> None:
+    far = [at(name, 75 + 50 * i, 460) for i, name in enumerate(("tea", "milk", "juice"))]
+    assert [row[0] for row in table(read_chart(standing([4, 12.5, 8]), [*AXIS, *far]))] == ["", "", ""]
+
+
+@pytest.mark.parametrize(
+    ("texts", "is_axis"),
+    [
+        (("0", "20", "40"), True),
+        (("7.5", "10", "15"), True),
+        (("100", "400", "500"), True),
+        (("-3", "0", "3"), True),
+        (("105.99", "189.49", "272.99"), False),
+        (("3321", "9812"), False),
+        (("17", "36", "55"), False),
+    ],
+)
+def test_an_axis_has_round_numbers(texts: tuple[str, ...], is_axis: bool) -> None:
+    numbers = [number for text in texts if (number := read_number(text)) is not None]
+    ticks = [Tick(3 * (number.value - numbers[0].value) * 60 / numbers[-1].value, number) for number in numbers]
+    assert (fit_axis(ticks, None) is not None) == is_axis

@@ -270,3 +270,27 @@ def test_a_line_chart_is_told_in_its_fixed_form() -> None:
         "Tea (blue): Jan 12, Feb 15, Mar 9. Highest: Feb 15; lowest: Mar 9; it falls overall.\n"
         "From the highest line to the lowest: Tea, Milk."
     )
+
+
+def test_a_curve_that_was_read_as_letters_is_not_its_own_name() -> None:
+    canvas, lines = draw(lambda axes: axes.plot(list(RAIN), [9, 9, 9, 9, 25, 30], color="blue"), size=(6.0, 4.0))
+    blue = (canvas[2].int() - canvas[0].int() > 120).numpy()
+    columns = np.flatnonzero(blue.any(0))
+    at = int(columns[len(columns) // 4])  # left of it, the level curve looks like the key of a legend
+    row = float(np.flatnonzero(blue[:, at]).mean())
+    table = read_scene(canvas, [*lines, Line("Wvw", (at, row - 9, at + 50, row + 9), "blue")], []).chart
+    assert table is not None
+    assert [(line.name, line.colour) for line in table.lines] == [("", "blue")]
+
+
+def test_no_margin_is_looked_at_twice_where_no_axis_may_be() -> None:
+    canvas = torch.full((3, 400, 600), 255, dtype=torch.uint8)
+    looks: list[torch.Tensor] = []
+    prices = [
+        Line(text, (500, 20 + 40 * i, 560, 34 + 40 * i)) for i, text in enumerate(("3.49", "17.80", "9.95", "31.24"))
+    ]
+    read_scene(canvas, prices, [], lambda strip: looks.append(strip) or [])  # type: ignore[func-returns-value]
+    assert not looks
+    ticks = [Line(str(30 - 10 * i), (20, 20 + 80 * i, 40, 34 + 80 * i)) for i in range(4)]
+    read_scene(canvas, ticks, [], lambda strip: looks.append(strip) or [])  # type: ignore[func-returns-value]
+    assert looks

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from PIL import Image
 
 from llava.model.lexical import fill_boxes
 from llava.model.lexical.fill_boxes import FillBox
+from llava.model.lexical.flat_fills import find_fills
 from llava.model.lexical.scene_text import read_scene
+from llava.scratch.objects.chart_measures import make_canvas
 
 Pixels = npt.NDArray[np.uint8]
 PALETTE = np.array([[255, 255, 255], [200, 30, 30], [30, 30, 200], [20, 140, 60], [0, 0, 0]], dtype=np.uint8)
@@ -20,6 +24,10 @@ PALETTE = np.array([[255, 255, 255], [200, 30, 30], [30, 30, 200], [20, 140, 60]
 
 def random(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
+
+
+def to_canvas(pixels: Pixels) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1).contiguous()
 
 
 def make_mosaic(cell: int, num_colours: int, width: int = 400, height: int = 300) -> Pixels:
@@ -60,8 +68,7 @@ HOSTILE: dict[str, Callable[[], Pixels]] = {
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_what_is_no_chart_has_none_and_no_error(kind: str) -> None:
     for pixels in (HOSTILE[kind](), np.swapaxes(HOSTILE[kind](), 0, 1)):
-        canvas = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1).contiguous()
-        scene = read_scene(canvas, [], [], lambda _: [])
+        scene = read_scene(to_canvas(pixels), [], [], lambda _: [])
         assert scene.chart is None
         assert scene.lines == scene.objects == []
 
@@ -113,3 +120,29 @@ def test_boxes_of_a_mosaic_are_compared_with_near_ones_alone(monkeypatch: pytest
     boxes = fill_boxes._find_boxes(labels, [0])
     assert len(boxes) == 25 * 188
     assert compared < 15 * len(boxes)
+
+
+# ------------------------------------------------------------------------------------------------ photographs
+
+
+def test_a_photograph_is_left_at_a_glance() -> None:
+    photo = make_canvas(Image.open(Path(__file__).parents[2] / "examples/photo.jpg"))
+    assert find_fills(photo) is None
+    soft = 128 + 90 * np.stack([np.sin(np.hypot(*np.indices((300, 400))) / k) for k in (30, 50, 80)], -1)
+    assert find_fills(to_canvas((soft + 3 * random().standard_normal(soft.shape)).astype(np.uint8))) is None
+
+
+@pytest.mark.parametrize("spread", [0, 4, 9])
+def test_noise_on_a_few_colours_is_no_photograph(spread: int) -> None:
+    plain = np.full((300, 400, 3), 240.0)
+    plain[100:260, 60:120], plain[160:260, 180:240], plain[60:260, 300:360] = (
+        (200, 40, 40),
+        (40, 40, 200),
+        (20, 150, 60),
+    )
+    fills = find_fills(
+        to_canvas((plain + spread * random().standard_normal(plain.shape)).clip(0, 255).astype(np.uint8))
+    )
+    assert fills is not None
+    assert len(fills.colours) == 4
+    assert fills.is_noisy == (spread > 0)

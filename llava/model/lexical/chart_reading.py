@@ -19,6 +19,8 @@ from llava.model.lexical.value_axis import Axis, Tick, fit_axis, read_number
 
 # What has more bars is a barcode, a board or a keyboard, and its table would not fit into a description.
 MAX_BARS = 40
+# A name is at most this far from the bars: a part of their length, or so many of its heights.
+_NAME_REACH, _NAME_HEIGHTS = 0.5, 6
 # Of so many bars, most of which have names, no value has to be known.
 _MANY_BARS, _NAMED_SHARE = 4, 0.7
 
@@ -141,7 +143,7 @@ def read_chart(objects: Sequence[Drawn], lines: Sequence[ReadLine]) -> Chart | N
     if enough < (2 if len(bars) == 1 else 1):
         return None
     values = _measure(bars, axis, printed, base)
-    if not printed and _are_cells(bars):
+    if 2 * len(printed) < len(bars) and _are_cells(bars):
         return None
     title, title_line = find_title(drawn, lines, legend_lines | tick_lines | label_lines)
     used = legend_lines | tick_lines | label_lines | title_line | {w.line for w in printed.values()}
@@ -221,12 +223,16 @@ def _are_cells(bars: list[_Bar]) -> bool:
     return len(bars) > 2 and max(lengths) - min(lengths) <= max(2.0, 0.015 * max(lengths))
 
 
+def has_values(chart: Chart) -> bool:
+    """Whether the values of most bars are known."""
+    return 2 * sum(bar.value is not None for bar in chart.bars) >= len(chart.bars)
+
+
 def is_sure(chart: Chart) -> bool:
     """Whether fields of colour in a row are bars: values can be read, or there are many, and most have own names."""
-    with_values = sum(bar.value is not None for bar in chart.bars)
     names = {(bar.label, bar.series) for bar in chart.bars if bar.label}
     are_named = len(chart.bars) >= _MANY_BARS and len(names) >= _NAMED_SHARE * len(chart.bars)
-    return 2 * with_values >= len(chart.bars) or are_named
+    return are_named or has_values(chart)
 
 
 # --- groups, names and the legend ---
@@ -276,7 +282,15 @@ def _read_labels(units: list[_Unit], words: list[_Word], base: float) -> list[tu
     middles = [unit.middle for unit in units]
     low, high = min(middles), max(middles)
     slot = (high - low) / (len(units) - 1) if len(units) > 1 else math.inf
-    below = [w for w in words if w.up.middle < base and low - 0.6 * slot <= w.along.middle <= high + 0.6 * slot]
+    ends = [end for unit in units for bar in unit.bars for end in (bar.up.low, bar.up.high)]
+    reach = _NAME_REACH * (max(ends) - min(ends))
+    below = [
+        w
+        for w in words
+        if w.up.middle < base
+        and low - 0.6 * slot <= w.along.middle <= high + 0.6 * slot
+        and w.up.high > min(ends) - max(reach, _NAME_HEIGHTS * w.height)
+    ]
     if not below:
         return [("", set()) for _ in units]
     nearest = max(w.up.high for w in below)

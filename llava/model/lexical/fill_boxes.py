@@ -28,6 +28,8 @@ _MAX_TEXT_PX = 120
 # How much of the image all bars cover at least, and how much a fill differs from the ground in a channel.
 _LEAST_SHARE, _CONTRAST = 0.01, 24
 _MAX_BOXES = 150
+# Charts have at most a third as many runs of one fill in a column: with more, the image is a mosaic or a texture.
+_MAX_RUNS = 40_000
 _SURELY_BROAD_PX = 12
 # An edge is blurred over at most so many pixels.
 _BLUR_PX = 3
@@ -227,6 +229,8 @@ def _find_boxes(labels: Labels, grounds: Sequence[int]) -> list[FillBox]:
     filled = np.add.reduceat(y1 - y0, first)
     x0, y0, y1, fill = x0[first], y0[first], y1[last], fill[first]
     keep = (y1 - y0 >= _LEAST_PX) & (filled >= 0.5 * (y1 - y0))
+    if keep.sum() > _MAX_RUNS:
+        return []
     runs = zip(*(part[keep].tolist() for part in (fill, x0, y0, y1)), strict=True)
     return _merge_parts(_gather_columns(runs), columns)
 

@@ -23,6 +23,9 @@ _CLEAN, _CLEAN_SHARE = 2, 0.75
 _MAX_FILLS = 24
 # A colour this near to a fill that covers less than this share of it belongs to it.
 _SPECK_RADIUS, _SPECK_SHARE = 24, 0.05
+# Of a drawn image so many pixels are exactly like their neighbours, even in a JPEG file; or three colours, noise aside,
+# cover so much of it. Photographs have neither.
+_EXACT_SHARE, _COMMON_SHARE, _NUM_COMMON = 0.35, 0.7, 3
 # A fill covers at least this share of an image, and so many pixels.
 _LEAST_SHARE, _LEAST_PIXELS = 2e-4, 48
 # Bins of the histogram are 8 values wide.
@@ -48,13 +51,16 @@ class Fills(NamedTuple):
 
 
 def find_fills(image: Tensor) -> Fills | None:
-    """The fills of an image, uint8 [3, H, W]; None if most of it is not flat, as in a photograph."""
+    """The fills of an image, uint8 [3, H, W]; None if most of it is not flat, or if it is a photograph."""
     planes = np.ascontiguousarray(image.cpu().numpy())
     if min(planes.shape[1:]) < 48:
         return None
     some = planes[:, ::2, ::2].astype(np.int16)
     down = np.abs(some[:, 1:, 1:] - some[:, :-1, 1:]).max(0)
     right = np.abs(some[:, 1:, 1:] - some[:, 1:, :-1]).max(0)
+    is_exact = ((down == 0) & (right == 0)).mean() >= _EXACT_SHARE
+    if not is_exact and not _has_few_colours(planes):
+        return None
     is_flat = (down <= _FLAT) & (right <= _FLAT)
     radius = _RADIUS
     if ((down <= _CLEAN) & (right <= _CLEAN)).mean() < _CLEAN_SHARE * is_flat.mean():
@@ -75,6 +81,15 @@ def find_fills(image: Tensor) -> Fills | None:
         return None  # a gradient
     labels = table.take(codes)
     return Fills(planes, colours, labels, _find_grounds(labels, len(colours)), radius != _RADIUS)
+
+
+def _has_few_colours(planes: Pixels) -> bool:
+    """Whether a few colours cover most of an image, by the means of 4x4 pixels, in which noise is weak."""
+    small = F.avg_pool2d(torch.from_numpy(planes)[None].float(), 4)[0].round().to(torch.uint8).numpy()
+    counts = np.bincount(_code(small).ravel(), minlength=1 << (3 * _BITS)).astype(np.int64)
+    table, colours = _choose_colours(counts, _LEAST_SHARE * counts.sum(), _NOISY_RADIUS)
+    covered = np.bincount(table[table >= 0], counts[table >= 0], minlength=len(colours))
+    return bool(np.sort(covered)[-_NUM_COMMON:].sum() >= _COMMON_SHARE * counts.sum())
 
 
 def _code(planes: Pixels) -> npt.NDArray[np.uint16]:

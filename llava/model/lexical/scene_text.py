@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from llava.model.lexical.chart_reading import MAX_BARS, Chart, free_of_keys, is_sure, read_chart
+from llava.model.lexical.chart_reading import MAX_BARS, Chart, free_of_keys, has_values, is_sure, read_chart
 from llava.model.lexical.description import Bar, ChartTable, describe
 from llava.model.lexical.fill_boxes import find_bars, find_keys
 from llava.model.lexical.flat_fills import Fills, find_fills
@@ -20,7 +20,7 @@ from llava.model.lexical.second_look import Read, find_name_below, read_margins,
 
 # What is not told as an object: the parts of charts, and what carries text.
 _UNTOLD = ("bar", "key", "wedge", "sign")
-# No chart has more lines of text.
+# A chart has some text, but no more lines.
 _MOST_LINES = 80
 
 
@@ -61,7 +61,7 @@ def read_scene(canvas: Tensor | None, lines: Sequence[Any], objects: Sequence[An
     shown = [each for each in objects if each.kind not in _UNTOLD]
     lines = [line for line in lines if not any(_is_letter_of(each, line) for each in shown)]
     chart = read_chart(objects, lines) if fills is None or fills.is_noisy else None
-    if chart is None or not is_sure(chart):
+    if chart is None or not has_values(chart):
         chart = read_pie(objects, lines)
     if chart is None:
         return Scene(list(lines), shown, None)
@@ -139,8 +139,8 @@ def _find_chart(fills: Fills, lines: Sequence[Any], pie: Pie | None, bars: Seque
 def _is_incomplete(found: _Found | None, bars: Sequence[Drawn], lines: Sequence[Any]) -> bool:
     """Whether a name or a value is missing that may stand beside a plot; without a chart, whether there may be one."""
     if found is None:
-        is_page = len(lines) > _MOST_LINES or _count(bars) > MAX_BARS
-        return not is_page and (bool(bars) or find_value_ticks(lines) is not None)
+        may_be = 0 < len(lines) <= _MOST_LINES and _count(bars) <= MAX_BARS
+        return may_be and (bool(bars) or find_value_ticks(lines) is not None)
     parts = [*found.table.bars, *(point for line in found.table.lines for point in line.points)]
     return not all(part.label and part.value for part in parts)
 

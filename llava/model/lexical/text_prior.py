@@ -104,7 +104,6 @@ def _follow(
     forms: Floats,
 ) -> Floats:
     """Log probabilities of classes after two others, [before, here, after]."""
-    result: Floats = (
-        letters[np.ix_(FOLDS[before], FOLDS[here], FOLDS[after])] + forms[np.ix_(KINDS[before], KINDS[here], after)]
-    )
+    i, j = before[:, None, None], here[:, None]
+    result: Floats = letters[FOLDS[i], FOLDS[j], FOLDS[after]] + forms[KINDS[i], KINDS[j], after]
     return result
