@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from llava.model.lexical.chart_reading import MAX_BARS, Chart, free_of_keys, has_values, is_sure, read_chart
+from llava.model.lexical.chart_reading import MAX_BARS, Chart, has_values, is_sure, read_chart
 from llava.model.lexical.description import Bar, ChartTable, describe
 from llava.model.lexical.fill_boxes import find_bars, find_keys
 from llava.model.lexical.flat_fills import Fills, find_fills
+from llava.model.lexical.legend_keys import free_of_keys
 from llava.model.lexical.line_chart_reading import find_value_ticks, read_line_chart
 from llava.model.lexical.object_finder import Box, Drawn, share_area
 from llava.model.lexical.pie_finder import Pie, find_pie
