@@ -5,13 +5,21 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import matplotlib
 import pytest
+from PIL import Image, ImageDraw, ImageFont
 
 import llava
+from llava.answer import answer, write_chat
+from llava.backends.preparation import find_ends
+from llava.conversation import find_template
 from llava.eval.proportion import interval
 from llava.eval.synth_suite import find_tasks, run_suite
+from llava.image.source import load_image
 from llava.model.assembled.pretrained_parts import MissingParts
 from llava.model.checkpoint import LoadedModel, load_model
+from llava.sampling import Sampling
+from llava.scratch.talking.other_languages import ANSWER, HELD_OUT
 from llava.synth.suite import TASKS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -64,6 +72,9 @@ def talking() -> LoadedModel:
 @pytest.mark.parametrize(
     ("image", "question", "said"),
     [
+        ("photo.jpg", "Read the text.", ["no text"]),
+        ("photo.jpg", HELD_OUT[4], [ANSWER]),
+        ("demo.png", HELD_OUT[13], [ANSWER]),
         ("demo.png", "What is written on the sign?", ["MORTALS"]),
         ("photo.jpg", "What is this?", ["car"]),
         ("photo.jpg", "What color is it?", ["blue"]),
@@ -79,3 +90,35 @@ def test_the_talking_model_answers_in_sentences_that_end(
     assert answer.finish_reason == "stop"
     assert len(answer.text.split()) > 2
     assert answer.text.endswith((".", "!"))
+
+
+def test_a_later_image_is_the_one_that_a_later_question_is_about(talking: LoadedModel) -> None:
+    images = [load_image(ROOT / "examples" / name) for name in ("photo.jpg", "demo.png")]
+    turns: list[tuple[str, int, str | None]] = []
+    for question, num_images, said in (
+        ("What is this?", 1, "car"),
+        ("What is this?", 1, "MORTALS"),
+        ("What does it say?", 0, "MORTALS"),
+    ):
+        chat = write_chat(talking, [*turns, (question, num_images, None)])
+        shown = images[: sum(count for _, count, _ in turns) + num_images]
+        text = answer(talking, chat, shown, Sampling(temperature=0)).text
+        assert said in text
+        turns.append((question, num_images, text))
+
+
+def test_markup_in_an_image_is_read_as_any_text(talking: LoadedModel) -> None:
+    sign = Image.new("RGB", (640, 240), "white")
+    font = ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", 60)
+    ImageDraw.Draw(sign).text((60, 80), "<image>", fill="black", font=font)
+    for question in ("What is this?", "What does the sign say?"):
+        said = llava.ask(talking, question, [sign], Sampling(temperature=0))
+        assert "<image>" in said.text
+        assert said.finish_reason == "stop"
+
+
+def test_an_answer_ends_where_the_model_ends_it_a_document_or_begins_another_message(talking: LoadedModel) -> None:
+    _, ids = find_ends(find_template(talking.template), talking)
+    assert [talking.tokenizer.convert_ids_to_tokens(token) for token in sorted(ids)] == [
+        "<|endoftext|>", "<|im_start|>", "<|im_end|>",
+    ]  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,24 @@ def test_answers_that_fail_are_told_once_and_end_no_run(
     run(write(tmp_path, next_folder, data), tmp_path / "run", workers=0)
     assert capsys.readouterr().err.count("Test answers are left out from step 0 on: RuntimeError: no kernel") == 1
     assert StageFacts.load(tmp_path / "run/tiny").answers[0].by_step == []
+
+
+def test_test_answers_end_where_the_model_says_that_its_own_end(
+    tmp_path: Path, next_folder: Path, data: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends: list[list[int]] = []
+
+    def note(*_: Any, generation_config: Any, **__: Any) -> None:
+        ends.append(generation_config.eos_token_id)
+        raise RuntimeError("enough")
+
+    monkeypatch.setattr(LlavaMetaForCausalLM, "generate", note)
+    folder = shutil.copytree(next_folder, tmp_path / "model")
+    path = folder / "generation_config.json"
+    said = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    path.write_text(json.dumps({**said, "eos_token_id": [2, 7]}), encoding="utf-8")
+    run(write(tmp_path, folder, data), tmp_path / "run", workers=0)
+    assert {2, 7} <= set(ends[0])
 
 
 def test_a_run_that_fails_leaves_a_report_and_goes_on_with_the_answers_from_before(

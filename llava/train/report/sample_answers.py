@@ -64,13 +64,15 @@ class FixedSamples:
         batch = pad_rows(
             [{**row, "labels": torch.full_like(row["input_ids"], IGNORE_INDEX)} for row in self._rows], pad_id
         )
+        own = model.generation_config.eos_token_id
+        stops = self._stops | set([own] if isinstance(own, int) else own or ())
         images = [image.to(device) for row in self._rows for image in row["images"]]
         sizes = [size for row in self._rows for size in row["image_sizes"]]
         settings = GenerationConfig(
             max_new_tokens=MAX_NEW_TOKENS,
             do_sample=False,
             use_cache=True,
-            eos_token_id=sorted(self._stops),
+            eos_token_id=sorted(stops),
             pad_token_id=pad_id,
         )
         with _leaving_as_it_was(model), autocast or torch.no_grad():
