@@ -7,11 +7,12 @@ The form is fixed, and every part is left out where it is empty:
     Bar chart "Sold", 2 bars from left to right: Tea 37 (red), Milk 52 (blue). Largest: Milk 52; smallest: Tea 37.
     Text (2 lines):
     1. OPEN (white on red)
-    2. Monday | 9:00
+    2 (last). Monday | 9:00
 
-Two objects are also related to each other, in both directions:
+Two objects are also related to each other, in both directions and in a sentence for each, which the model copies:
 
-    The red star is left of and above the blue circle; the blue circle is right of and below the red star.
+    The red star is left of the blue circle. The red star is above the blue circle. The blue circle is right of the red
+    star. The blue circle is below the red star.
 
 A chart of one line is told as
 
@@ -25,6 +26,14 @@ and of several, a line of text for each of them:
     Milk (red): Jan 3, Feb 5, Mar 8. Highest: Mar 8; lowest: Jan 3; it rises overall.
     From the highest line to the lowest: Tea, Milk.
 
+Below the head of a table, each cell is told with its column's name, and its numbers are compared (``row_tables``):
+
+    Text (3 lines):
+    1. Time | Destination | Platform
+    2. Time: 8:32 | Destination: Bremen | Platform: 7
+    3 (last). Time: 9:05 | Destination: Ulm | Platform: 12
+    Highest Platform: Ulm 12; lowest: Bremen 7.
+
 Where a chart's axes have names, it ends in "X axis: Month. Y axis: Cups.", or one of both.
 
 Orders, extremes and numbers stand there because the towers know them exactly and a small language model is poor at
@@ -37,6 +46,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
+
+from llava.model.lexical.row_tables import find_extremes, label_cells
 
 # The description of a dense page ends after this many characters, at the end of a line: about 350 tokens.
 MAX_CHARACTERS = 1200
@@ -157,35 +168,55 @@ def describe(
     if chart is not None:
         parts.append(_describe_chart(chart))
     if lines:
-        rows = join_rows(lines)
-        written = [f"{i}. {row}" for i, row in enumerate(rows, 1)]
-        count = "1 line" if len(rows) == 1 else f"{len(rows)} lines"
-        parts.append("\n".join([f"Text ({count}):", *_cut(written)]))
+        parts.append(_describe_rows(_group_rows(lines)))
     return "\n".join(parts)
 
 
 def join_rows(lines: Sequence[SeenLine]) -> list[str]:
     """The lines as rows of text: lines side by side are joined by " | ", and unusual colours are named."""
-    rows: list[list[SeenLine]] = []
-    for line in lines:
-        if rows and _is_beside(rows[-1], line):
-            rows[-1].append(line)
-        else:
-            rows.append([line])
-    written = []
-    for row in rows:
-        notes = [_note_colours(line) for line in row]
-        if len(set(notes)) == 1:
-            written.append(" | ".join(line.text for line in row) + notes[0])
-        else:
-            written.append(" | ".join(line.text + note for line, note in zip(row, notes, strict=True)))
-    return written
+    rows = _group_rows(lines)
+    return [_join(row, [line.text for line in row]) for row in rows]
 
 
 def name_place(box: Box, size: tuple[int, int]) -> str:
     """Which ninth of the image the middle of a box is in, from "top left" to "bottom right"."""
     x, y = (box[0] + box[2]) / 2 / size[0], (box[1] + box[3]) / 2 / size[1]
     return _PLACES[max(0, min(2, int(3 * y)))][max(0, min(2, int(3 * x)))]
+
+
+def _describe_rows(rows: Sequence[Sequence[SeenLine]]) -> str:
+    texts = [[line.text for line in row] for row in rows]
+    count = "1 line" if len(rows) == 1 else f"{len(rows)} lines"
+    written = _number(rows, label_cells(texts))
+    if sum(len(row) + 1 for row in written) > MAX_CHARACTERS:
+        written = _number(rows, texts)  # more rows without their columns' names are better than few with them
+    return "\n".join([f"Text ({count}):", *_cut(written), *map(str, find_extremes(texts))])
+
+
+def _number(rows: Sequence[Sequence[SeenLine]], texts: Sequence[Sequence[str]]) -> list[str]:
+    """The rows with their numbers; the last of several is called so: the model does not find the end of a list."""
+    written = [f"{i}. {_join(*row)}" for i, row in enumerate(zip(rows, texts, strict=True), 1)]
+    if len(written) > 1:
+        written[-1] = written[-1].replace(".", " (last).", 1)
+    return written
+
+
+def _group_rows(lines: Sequence[SeenLine]) -> list[list[SeenLine]]:
+    rows: list[list[SeenLine]] = []
+    for line in lines:
+        if rows and _is_beside(rows[-1], line):
+            rows[-1].append(line)
+        else:
+            rows.append([line])
+    return rows
+
+
+def _join(row: Sequence[SeenLine], texts: Sequence[str]) -> str:
+    """A row of lines that are written as ``texts``, with their colours where those are unusual."""
+    notes = [_note_colours(line) for line in row]
+    if len(set(notes)) == 1:
+        return " | ".join(texts) + notes[0]
+    return " | ".join(text + note for text, note in zip(texts, notes, strict=True))
 
 
 def _is_beside(row: Sequence[SeenLine], line: SeenLine) -> bool:
@@ -240,10 +271,13 @@ def find_relations(a: Box, b: Box, size: tuple[int, int]) -> list[str]:
 
 def _relate(a: SeenObject, b: SeenObject, size: tuple[int, int]) -> str:
     """How two objects lie to each other, told from each side; "" where they are alike or nearly in one place."""
-    ways = [" and ".join(find_relations(*boxes, size)) for boxes in ((a.box, b.box), (b.box, a.box))]
-    if not ways[0] or _name(a) == _name(b):
+    if _name(a) == _name(b):
         return ""
-    return f" The {_name(a)} is {ways[0]} the {_name(b)}; the {_name(b)} is {ways[1]} the {_name(a)}."
+    return "".join(
+        f" The {_name(one)} is {way} the {_name(other)}."
+        for one, other in ((a, b), (b, a))
+        for way in find_relations(one.box, other.box, size)
+    )
 
 
 def name_several(kind: str) -> str:

@@ -6,7 +6,17 @@ import random
 from dataclasses import replace
 
 from llava.model.lexical.description import describe, join_rows
-from llava.scratch.talking.drawn_values import CITIES, ITEMS, LAST_NAMES, draw_mail, draw_person, draw_phone
+from llava.scratch.talking.drawn_values import (
+    CITIES,
+    LAST_NAMES,
+    draw_absent,
+    draw_apart,
+    draw_item,
+    draw_label,
+    draw_mail,
+    draw_person,
+    draw_phone,
+)
 from llava.scratch.talking.seen_records import (
     Record,
     ask_description,
@@ -135,6 +145,9 @@ def draw_window_record(rng: random.Random) -> Record:
     listed = list_all(buttons)
     question = pick(rng, "Which buttons are there?", "What do the buttons say?", "Which buttons can I press?")
     record.ask(question, f"The button is {listed}." if len(buttons) == 1 else f"The buttons are {listed}.")
+    count = "1 button" if len(buttons) == 1 else f"{len(buttons)} buttons"
+    question = pick(rng, "How many buttons are there?", "How many buttons does the window have?", "Count the buttons.")
+    record.ask(question, f"There {'is' if len(buttons) == 1 else 'are'} {count}.")
     other = rng.choice([button for button in _BUTTONS if button not in buttons])
     asked = rng.choice((buttons[0], other))
     holds = asked == buttons[0]
@@ -160,10 +173,11 @@ _SECTIONS = ("Starters", "Soups", "Main courses", "Desserts", "Drinks", "Breakfa
 
 def draw_menu_record(rng: random.Random) -> Record:
     """A menu with one to three sections of dishes and prices."""
-    name = rng.choice((f"Cafe {rng.choice(CITIES)}", f"The {rng.choice(LAST_NAMES)} Inn", "Lunch menu", "Menu"))
+    owner = rng.choice((rng.choice(LAST_NAMES), rng.choice(CITIES), draw_label(rng).title()))
+    name = rng.choice((f"Cafe {owner}", f"The {owner} Inn", owner, f"{owner} Bistro", "Lunch menu", "Menu"))
     name = name.upper() if rng.random() < 0.4 else name
     sections = rng.sample(_SECTIONS, rng.randint(1, 3))
-    dishes = iter(rng.sample(ITEMS, 12))
+    dishes = iter(draw_apart(rng, draw_item, 12))
     sign, places = rng.choice(("", "", "$", "€")), rng.choice((1, 2, 2))
     held = {
         section: {next(dishes): f"{sign}{rng.randint(150, 2400) / 100:.{places}f}" for _ in range(rng.randint(2, 4))}
@@ -188,11 +202,13 @@ def draw_menu_record(rng: random.Random) -> Record:
         record.ask(question.format(section), f"Under {section} there are {list_all(list(held[section]))}.")
     for word, most in (("most expensive", max), ("cheapest", min)):
         dish = most(prices, key=lambda each: float(prices[each].lstrip("$€")))
-        record.ask(f"What is the {word} dish?", f"The {word} dish is {dish}, for {prices[dish]}.")
+        question = pick(rng, f"What is the {word} dish?", f"Which dish is the {word}?", f"What is the {word} item?")
+        record.ask(question, f"The {word} dish is {dish}, for {prices[dish]}.")
     if name not in ("Menu", "MENU", "Lunch menu", "LUNCH MENU"):
-        question = pick(rng, "What is the name of the restaurant?", "What is the restaurant called?")
+        question = pick(rng, "What is the name of the restaurant?", "What is the restaurant called?",
+                        "What is the name of the place?", "What is the place called?")  # fmt: skip
         record.ask(question, f"It is called {name}.")
-    other = rng.choice([item for item in ITEMS if item.lower() not in record.description.lower()])
+    other = draw_absent(rng, draw_item, record.description)
     record.ask(f"How much is the {other.lower()}?", f"I see no {other.lower()} in the image.")
     record.ask(ask_description(rng), f"The image shows a menu with {len(prices)} items: {list_all(list(prices))}.")
     ask_unknown(rng, record, rate=0.3, known="price")

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from llava.model.lexical.description import Bar, ChartTable, describe
-from llava.scratch.talking.drawn_values import CITIES, MONTHS
+from llava.scratch.talking.drawn_values import CITIES, MONTHS, draw_apart, draw_label
 from llava.scratch.talking.seen_records import Record, ask_description, ask_unknown, pick, place_row
-from llava.synth import words
 from llava.synth.scene import SCENE_COLORS
 
 TOPICS = (
@@ -92,9 +91,7 @@ def ask_for_axes(rng: random.Random, record: Record, chart: ChartTable) -> None:
 
 
 def _draw_chart(rng: random.Random) -> ChartTable:
-    labels = rng.choice(LABELS)
-    if rng.random() < 0.35:
-        labels = list(dict.fromkeys(words.draw_word(rng, False, 7).lower() for _ in range(8)))
+    labels = draw_apart(rng, draw_label, 8) if rng.random() < 0.6 else rng.choice(LABELS)
     count = rng.randint(2, min(8, len(labels)))
     start = rng.randrange(len(labels) - count + 1)
     scale = rng.choice((1, 1, 10, 100, 0.1))
@@ -124,7 +121,7 @@ def _draw_groups(rng: random.Random) -> ChartTable:
 
 def _draw_pie(rng: random.Random) -> ChartTable:
     """Two to six parts that make 100 %, to a whole percent or a tenth, each with its own colour."""
-    labels = rng.choice(LABELS)
+    labels = draw_apart(rng, draw_label, 6) if rng.random() < 0.5 else rng.choice(LABELS)
     count = rng.randint(2, min(6, len(labels)))
     parts = rng.sample(range(4, 100), count)
     digits = rng.choice((0, 0, 1))
@@ -153,12 +150,12 @@ def _ask_for_extremes(rng: random.Random, record: Record, chart: ChartTable) -> 
 
 def _ask_for_values(rng: random.Random, record: Record, chart: ChartTable) -> None:
     part = "part" if chart.is_pie else "bar"
-    for bar in rng.sample(chart.bars, 2):
+    for bar in rng.sample(chart.bars, min(3, len(chart.bars))):
         ways = ["What is the value of {}?", "How much is {}?", "What value does {} have?", "What is the value for {}?"]
         if chart.is_pie:
             ways += ["What share does {} have?", "What percentage is {}?", "How many percent is {}?"]
         else:
-            ways += ["How high is the bar {}?", "How many for {}?"]
+            ways += ["How high is the bar {}?", "How high is {}?", "How many for {}?", "What number does {} have?"]
         answer = pick(rng, f"The value of {bar.label} is {bar.value}.", f"{bar.label} is {bar.value}.")
         record.ask(rng.choice(ways).format(bar.label), answer)
     a, b = rng.sample(chart.bars, 2)
@@ -168,7 +165,9 @@ def _ask_for_values(rng: random.Random, record: Record, chart: ChartTable) -> No
     record.ask(f"Is {a.label} {word} than {b.label}?", f"{'Yes' if holds else 'No'}, {both}")
     colours = [bar.colour for bar in chart.bars]
     if a.colour != b.colour:
-        question = pick(rng, f"What color is the {part} {a.label}?", f"Which color is {a.label}?")
+        ways = (f"the {part} {a.label}", f"the {'slice' if chart.is_pie else 'bar'} {a.label}", a.label)
+        question = pick(rng, "What color is {}?", "Which color is {}?", "Which color does {} have?")
+        question = question.format(rng.choice(ways))
         record.ask(question, f"The {part} {a.label} is {a.colour}.")
     if colours.count(a.colour) == 1:
         record.ask(f"What does the {a.colour} {part} show?", f"The {a.colour} {part} shows {a.label}, {a.value}.")
@@ -178,7 +177,8 @@ def _ask_about_chart(rng: random.Random, record: Record, chart: ChartTable) -> N
     count = len(chart.bars)
     part, kind = ("part", "pie chart") if chart.is_pie else ("bar", "bar chart")
     question = pick(rng, f"How many {part}s are there?", f"How many {part}s does the chart have?",
-                    f"How many {'slices' if chart.is_pie else 'bars'} are shown?", f"Count the {part}s.")  # fmt: skip
+                    f"How many {'slices' if chart.is_pie else 'columns'} are there?",
+                    f"Count the {part}s.")  # fmt: skip
     record.ask(question, f"There are {count} {part}s.")
     ask_for_title(rng, record, chart)
     listed = ", ".join(f"{bar.label} {bar.value}" for bar in chart.bars)

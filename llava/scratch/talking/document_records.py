@@ -7,10 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from llava.model.lexical.description import describe, join_rows
+from llava.model.lexical.row_tables import find_extremes
 from llava.scratch.talking.card_records import draw_card_record, draw_menu_record, draw_window_record
 from llava.scratch.talking.chart_records import draw_chart_record
 from llava.scratch.talking.drawn_values import (
     CITIES,
+    FIELDS,
     FIRST_NAMES,
     ITEMS,
     LAST_NAMES,
@@ -18,6 +20,9 @@ from llava.scratch.talking.drawn_values import (
     MONTHS,
     PLATES,
     SIGNS,
+    draw_apart,
+    draw_item,
+    draw_label,
     draw_mail,
     draw_person,
     draw_phone,
@@ -67,6 +72,25 @@ _TABLES = (
     "Time Destination Platform;Time Destination Gate Status;Name Age City;Product Price Stock;City Temperature Weather;"
     "Name Points;Name Score Grade;Product Price;Destination Time Platform Status;City Opening Closing;Name Room Time"
 ).split(";")
+_SUPERLATIVES = {
+    ("price", "highest"): ("Which {} is the most expensive?", "What costs the most?"),
+    ("price", "lowest"): ("Which {} is the cheapest?", "What costs the least?"),
+    ("age", "highest"): ("Who is the oldest?",),
+    ("age", "lowest"): ("Who is the youngest?",),
+    ("temperature", "highest"): ("Which {} is the warmest?", "Where is it the warmest?"),
+    ("temperature", "lowest"): ("Which {} is the coldest?", "Where is it the coldest?"),
+    ("points", "highest"): ("Who has the most points?", "Who is first?"),
+    ("points", "lowest"): ("Who has the fewest points?", "Who is last?"),
+    ("score", "highest"): ("Who is the best?",),
+    ("score", "lowest"): ("Who is the worst?",),
+    ("weight", "highest"): ("Which {} is the heaviest?",),
+    ("weight", "lowest"): ("Which {} is the lightest?",),
+    ("height", "highest"): ("Which {} is the tallest?",),
+    ("height", "lowest"): ("Which {} is the smallest?",),
+    ("speed", "highest"): ("Which {} is the fastest?",),
+    ("speed", "lowest"): ("Which {} is the slowest?",),
+}
+_KEY_COLUMNS = tuple("Name Item Product City Article Team Month Place Person Company Course Brand".split())
 _TITLES = ("Departures", "Results", "Timetable", "Price list", "Team", "Overview", "Schedule", "Weather")
 
 
@@ -89,13 +113,8 @@ class _Table:
 
 def draw_table_record(rng: random.Random) -> Record:
     """A table of up to six rows: a timetable, a list of prices, of people or of results."""
-    columns = rng.choice(_TABLES).split()
-    keyed = 1 if columns[0] == "Time" else 0
-    rows: dict[str, list[str]] = {}
-    for _ in range(rng.randint(2, 6)):
-        row = [_COLUMNS[column](rng) for column in columns]
-        rows.setdefault(row[keyed], row)
-    table = _Table(columns, keyed, list(rows.values()))
+    table = _draw_own_table(rng) if rng.random() < 0.55 else _draw_known_table(rng)
+    columns = table.columns
     title = rng.choice(_TITLES) if rng.random() < 0.5 else ""
     shown = [[title]] * bool(title) + [columns] * (rng.random() < 0.85) + list(table.rows)
     lines = [line for y, row in enumerate(shown) for line in place_row(y, *row)]
@@ -109,13 +128,46 @@ def draw_table_record(rng: random.Random) -> Record:
     return record.shorten(rng)
 
 
+def _draw_known_table(rng: random.Random) -> _Table:
+    columns = rng.choice(_TABLES).split()
+    keyed = 1 if columns[0] == "Time" else 0
+    rows: dict[str, list[str]] = {}
+    for _ in range(rng.randint(2, 6)):
+        row = [_COLUMNS[column](rng) for column in columns]
+        rows.setdefault(row[keyed], row)
+    return _Table(columns, keyed, list(rows.values()))
+
+
+def _draw_own_table(rng: random.Random) -> _Table:
+    """A table of anything: its columns are those of forms, or have made-up names, and so have its rows."""
+    columns = draw_apart(rng, lambda r: r.choice((*FIELDS, draw_label(r).capitalize())), rng.randint(2, 5))
+    keyed = int(rng.random() < 0.15)
+    columns[keyed] = rng.choice((*_KEY_COLUMNS, draw_label(rng).capitalize(), columns[keyed]))
+    keys = draw_apart(rng, rng.choice((draw_label, draw_item, draw_person, lambda r: r.choice(CITIES))), 6)
+    if rng.random() < 0.3:
+        keys = rng.sample(MONTHS, 6)
+    counts = [rng.random() < 0.6 for _ in columns]
+    most = rng.choice((20, 100, 1000, 9999))
+    rows = []
+    for key in keys[: rng.randint(2, 6)]:
+        row = [
+            FIELDS[column](rng) if column in FIELDS else str(rng.randint(0, most)) if is_count
+            else words.draw_content(rng, False, 9)
+            for column, is_count in zip(columns, counts, strict=True)
+        ]  # fmt: skip
+        row[keyed] = key
+        rows.append(row)
+    return _Table(columns, keyed, rows)
+
+
 def _ask_for_cells(rng: random.Random, record: Record, table: _Table) -> None:
     places = [i for i in range(len(table.columns)) if i != table.keyed]
-    for row in rng.sample(table.rows, min(3, len(table.rows))):
+    for row in rng.sample(table.rows, min(4, len(table.rows))):
         place = rng.choice(places)
         column, name, value = table.columns[place].lower(), row[table.keyed], row[place]
         question = pick(rng, f"What is the {column} of {name}?", f"What is the {column} for {name}?",
-                        f"Which {column} does {name} have?")  # fmt: skip
+                        f"Which {column} does {name} have?", f"What {column} does {name} have?",
+                        f"{name}: {column}?", f"Tell me the {column} of {name}.")  # fmt: skip
         if column == "time" and table.key == "Destination" and rng.random() < 0.6:
             question = f"When does the {rng.choice(('train', 'bus', 'flight'))} to {name} leave?"
         if column == "price" and rng.random() < 0.6:
@@ -134,9 +186,29 @@ def _ask_about_rows(rng: random.Random, record: Record, table: _Table) -> None:
     count = len(table.rows)
     question = pick(rng, "How many rows are there?", "How many entries does the table have?")
     record.ask(question, f"There are {count} entries." if count > 1 else "There is 1 entry.")
-    other = _COLUMNS[table.key](rng)
+    other = rng.choice((_COLUMNS.get(table.key, draw_label), draw_label))(rng)
     if other.lower() not in record.description.lower():
         record.ask(f"What is the {table.columns[-1].lower()} of {other}?", f"I see no {other} in the image.")
+    column = rng.choice((*FIELDS, *_COLUMNS, "Supplier", "Wind", "Teacher", "Weight of the box", "Color")).lower()
+    if not is_shown(column, f"{record.description} {' '.join(table.columns)}"):
+        record.ask(f"What is the {column} of {rng.choice(table.names)}?", say_missing(rng, column))
+    question = pick(rng, "Which columns are there?", "What are the columns called?", "What does the table list?")
+    if record.description.count(f" {table.columns[0]} |"):
+        record.ask(question, f"The columns are {list_all(table.columns)}.")
+    _ask_for_extremes(rng, record, table)
+
+
+def _ask_for_extremes(rng: random.Random, record: Record, table: _Table) -> None:
+    """Asks for what is highest and lowest in the columns where the description tells it, and two rows compared."""
+    for found in find_extremes([table.columns, *table.rows])[:2]:
+        if str(found) not in record.description:
+            continue
+        column, key = found.what.lower(), table.key.lower()
+        for word, (name, value) in (("highest", found.highest), ("lowest", found.lowest)):
+            ways = [f"Which {key} has the {word} {column}?", f"Who has the {word} {column}?"]
+            ways += [way.format(key) for way in _SUPERLATIVES.get((column, word), ())]
+            record.ask(rng.choice(ways), f"{name} has the {word} {column}, {value}.")
+            record.ask(f"What is the {word} {column}?", f"The {word} {column} is {value}, of {name}.")
 
 
 _HEADINGS = (

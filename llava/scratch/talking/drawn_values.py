@@ -49,6 +49,50 @@ ITEMS = (
 ITEMS += "Orange juice;Green tea;Olive oil;Ice cream;Hot dog;Red wine;Tomato soup;Peanut butter".split(";")
 
 
+_COOKED = "Grilled;Roast;Fried;Baked;Smoked;Fresh;Spicy;Creamy;Stuffed;Cold;Hot;Sweet;Homemade;Warm;Mixed".split(";")
+_DISHES = (
+    "salmon;trout;beef;duck;lamb;turkey;shrimp;mushrooms;spinach;pumpkin;cauliflower;lentils;noodles;dumplings;pancakes;"
+    "omelette;ravioli;risotto;goulash;schnitzel;pretzel;hummus;falafel;paella;tacos;sushi;tofu;waffles;strudel;sorbet"
+).split(";")
+_SIDES = "rice;chips;bread;herbs;lemon;garlic;cream;peas;walnuts;berries;cheese;bacon;ginger;olives".split(";")
+
+
+def draw_label(rng: random.Random) -> str:
+    """What a bar, a row or a column may be called: one word or two, as a title, in lower or in upper case."""
+    name = " ".join(words.draw_word(rng, False, 9).lower() for _ in range(rng.choice((1, 1, 1, 2))))
+    return rng.choice((name, name.capitalize(), name.capitalize(), name.title(), name.upper()))
+
+
+def draw_item(rng: random.Random) -> str:
+    """Something to eat or to buy, which may have a name of several words."""
+    way = rng.random()
+    if way < 0.4:
+        return rng.choice(ITEMS)
+    if way < 0.5:
+        return draw_label(rng)
+    dish = rng.choice((*_DISHES, *(item.lower() for item in ITEMS)))
+    dish = f"{rng.choice(_COOKED)} {dish}" if way < 0.75 else dish.capitalize()
+    return f"{dish} with {rng.choice(_SIDES)}" if rng.random() < 0.3 else dish
+
+
+def draw_apart(rng: random.Random, draw: Callable[[random.Random], str], count: int) -> list[str]:
+    """So many different names, of which none is a part of another."""
+    names: list[str] = []
+    while len(names) < count:
+        name = draw(rng)
+        if not any(name.lower() in other.lower() or other.lower() in name.lower() for other in names):
+            names.append(name)
+    return names
+
+
+def draw_absent(rng: random.Random, draw: Callable[[random.Random], str], known: str) -> str:
+    """A name that is not in ``known``, a description."""
+    while True:
+        name = draw(rng)
+        if name.lower() not in known.lower():
+            return name
+
+
 def draw_person(rng: random.Random) -> str:
     """A first and a last name."""
     return f"{rng.choice(FIRST_NAMES)} {rng.choice(LAST_NAMES)}"

@@ -6,7 +6,15 @@ import random
 from dataclasses import dataclass
 
 from llava.model.lexical.description import describe, join_rows
-from llava.scratch.talking.drawn_values import CITIES, ITEMS, LAST_NAMES, draw_phone
+from llava.scratch.talking.drawn_values import (
+    CITIES,
+    FIRST_NAMES,
+    LAST_NAMES,
+    draw_absent,
+    draw_apart,
+    draw_item,
+    draw_phone,
+)
 from llava.scratch.talking.seen_records import (
     Line,
     Record,
@@ -15,6 +23,7 @@ from llava.scratch.talking.seen_records import (
     list_all,
     pick,
     place_row,
+    say_missing,
 )
 from llava.synth import words
 
@@ -39,6 +48,9 @@ class _Receipt:
     shop: str
     date: str
     phone: str
+    address: str
+    cashier: str
+    given: int  # the cents that were paid in cash; 0 where the receipt does not say it
 
     def write(self, cents: int) -> str:
         """An amount as the receipt has it."""
@@ -48,6 +60,11 @@ class _Receipt:
     def total(self) -> str:
         """What has to be paid; "" if this is no receipt."""
         return self.write(sum(self.cents)) if self.kind == "receipt" else ""
+
+    @property
+    def change(self) -> str:
+        """What was given back; "" where the receipt does not say it."""
+        return self.write(self.given - sum(self.cents)) if self.given else ""
 
     @property
     def rows(self) -> list[tuple[str, str]]:
@@ -72,32 +89,52 @@ def draw_receipt_record(rng: random.Random) -> Record:
 
 
 def _draw_receipt(rng: random.Random) -> _Receipt:
-    items = rng.sample(ITEMS, rng.randint(2, 9))
+    items = draw_apart(rng, draw_item, rng.randint(2, 9))
     kind = rng.choice(("receipt", "receipt", "menu", "price list"))
     owner = rng.choice((rng.choice(LAST_NAMES), rng.choice(CITIES), words.draw_word(rng, False).title()))
     shop = f"{owner} {rng.choice(_SHOPS)}" if rng.random() < 0.8 else ""
     date = words.draw_date(rng) if kind == "receipt" and rng.random() < 0.6 else ""
+    cents = rng.sample(range(50, 4000), len(items))
     return _Receipt(
         kind=kind,
         sign=rng.choice(("", "", "$", "€", "£")),
         items=items,
-        cents=rng.sample(range(50, 4000), len(items)),
+        cents=cents,
         shop=shop.upper() if rng.random() < 0.5 else shop,
         date=date,
         phone=draw_phone(rng) if rng.random() < 0.3 else "",
+        address=_draw_address(rng) if rng.random() < 0.25 else "",
+        cashier=rng.choice(FIRST_NAMES) if kind == "receipt" and rng.random() < 0.25 else "",
+        given=_draw_given(rng, sum(cents)) if kind == "receipt" and rng.random() < 0.25 else 0,
     )
+
+
+def _draw_address(rng: random.Random) -> str:
+    street, number = rng.choice(LAST_NAMES), rng.randint(1, 199)
+    way = rng.choice(("Street", "Road", "Avenue", "Lane", "Square"))
+    return rng.choice((f"{number} {street} {way}", f"{street} {way} {number}"))
+
+
+def _draw_given(rng: random.Random, cents: int) -> int:
+    """A round amount above what has to be paid."""
+    step = rng.choice((500, 1000, 2000))
+    return (cents // step + 1) * step
 
 
 def _draw_lines(rng: random.Random, receipt: _Receipt) -> list[Line]:
     """The lines in reading order; an item and its price are two lines side by side, or one."""
-    head = [receipt.shop, receipt.date if rng.random() < 0.5 else f"Date: {receipt.date}", f"Tel. {receipt.phone}"]
-    shown = [text for text, said in zip(head, (receipt.shop, receipt.date, receipt.phone), strict=True) if said]
+    said = (receipt.shop, receipt.address, receipt.date, receipt.phone, receipt.cashier)
+    ways = ("{}", "{}", rng.choice(("{}", "Date: {}")), "Tel. {}", rng.choice(("Cashier: {}", "Served by {}")))
+    shown = [way.format(text) for way, text in zip(ways, said, strict=True) if text]
     rows = receipt.rows
     if receipt.total:
         if rng.random() < 0.4:
             rows.append((rng.choice(("Tax", "VAT")), receipt.write(sum(receipt.cents) // 10)))
         rows.append((rng.choice(("Total", "TOTAL", "Total", "Amount due", "Sum")), receipt.total))
-        if rng.random() < 0.4:
+        if receipt.given:
+            rows.append((rng.choice(("Cash", "Given", "Paid")), receipt.write(receipt.given)))
+            rows.append(("Change", receipt.change))
+        elif rng.random() < 0.4:
             rows.append((rng.choice(("Cash", "Card", "Visa")), receipt.total))
     table: list[tuple[str, ...]] = [(text,) for text in shown]
     is_joined = rng.random() < 0.3
@@ -118,7 +155,7 @@ def _ask_for_prices(rng: random.Random, record: Record, receipt: _Receipt) -> No
         record.ask(question.format(name), answer)
     if receipt.total:
         question = pick(rng, "What is the total?", "How much is the total?", "What is the total amount?",
-                        "How much was paid in all?", "What is the sum?")  # fmt: skip
+                        "How much is it in all?", "What is the sum?")  # fmt: skip
         answer = pick(rng, f"The total is {receipt.total}.", f"The total amount is {receipt.total}.")
         record.turns += [(question, answer)] * 2  # it is what people ask most, so it is kept more often
     dearest, cheapest = (receipt.cents.index(most(receipt.cents)) for most in (max, min))
@@ -138,6 +175,20 @@ def _ask_for_head(rng: random.Random, record: Record, receipt: _Receipt) -> None
     if receipt.date:
         question = pick(rng, "What is the date?", "When was this?", "What date is on the receipt?")
         record.ask(question, f"The date is {receipt.date}.")
+    if receipt.address:
+        question = pick(rng, "What is the address?", "In which street is it?", f"Where is the {receipt.kind} from?")
+        record.ask(question, f"The address is {receipt.address}.")
+    elif rng.random() < 0.5:
+        record.ask("What is the address?", say_missing(rng, "address"))
+    if receipt.kind == "receipt":
+        question = pick(rng, "What is the name of the cashier?", "Who is the cashier?", "Who served the customer?")
+        missing = say_missing(rng, "cashier")
+        record.ask(question, f"The cashier is {receipt.cashier}." if receipt.cashier else missing)
+        question = pick(rng, "How much change was given?", "What is the change?", "How much change was there?")
+        record.ask(question, f"The change is {receipt.change}." if receipt.change else say_missing(rng, "change"))
+        if receipt.given:
+            question = pick(rng, "How much cash was given?", "How much was paid?")
+            record.ask(question, f"{receipt.write(receipt.given)} was paid.")
     if receipt.phone:
         question = pick(rng, "What is the phone number?", "What is the telephone number?")
         record.ask(question, f"The phone number is {receipt.phone}.")
@@ -150,7 +201,7 @@ def _ask_for_items(rng: random.Random, record: Record, receipt: _Receipt) -> Non
     count, kind = len(receipt.items), receipt.kind
     record.ask(pick(rng, "How many items are listed?", "How many items are there?"), f"There are {count} items.")
     known = record.description.lower()
-    other = rng.choice([item for item in ITEMS if item.lower() not in known])
+    other = draw_absent(rng, draw_item, known)
     record.ask(f"How much is the {other.lower()}?", f"I see no {other.lower()} in the image.")
     if rng.random() < 0.5:
         record.ask(f"Is there {other} on the {kind}?", f"No, there is no {other} on the {kind}.")

@@ -47,7 +47,9 @@ _FILLERS = frozenset("who what where when how which is it the of was does do a o
 # What people ask documents for.
 _ASKED_OF_DOCUMENTS = (
     "total;price;telephone number;phone number;date;name;address;e-mail address;title;time;room number;invoice number;"
-    "discount;tax;website;opening hours;price of the coffee;age;flight number;seat"
+    "discount;tax;website;opening hours;price of the coffee;age;flight number;seat;fax number;password;supplier;"
+    "sender;author;duration;deadline;weight;height;name of the cashier;name of the teacher;customer number;street;"
+    "quantity;color code;distance;speed;birthday;nationality;signature;delivery date;warranty;username;size;version"
 ).split(";")
 
 _AMOUNT, _CLOCK = r"[$€£]|\d\.\d\d\b", r"\d:\d\d|\b\d+ [ap]m\b"

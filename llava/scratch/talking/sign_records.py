@@ -133,10 +133,11 @@ def draw_lines_record(rng: random.Random) -> Record:
 
 
 def _ask_for_lines(rng: random.Random, record: Record, lines: Sequence[Line]) -> None:
-    for i in rng.sample(range(len(lines)), min(2, len(lines))):
+    for i in rng.sample(range(len(lines)), min(4, len(lines))):
         ordinal, text = f"{_ORDINALS[i]} line", quote(rng, lines[i].text)
-        if rng.random() < 0.5:
-            question = pick(rng, f"What does the {ordinal} say?", f"What is written on the {ordinal}?")
+        if rng.random() < 0.7:
+            question = pick(rng, f"What does the {ordinal} say?", f"What is written on the {ordinal}?",
+                            f"Read the {ordinal}.", f"What is on the {ordinal}?")  # fmt: skip
             record.ask(question, f"The {ordinal} says {text}.")
         else:
             record.ask(pick(rng, f"Read line {i + 1}.", f"What is on line {i + 1}?"), f"Line {i + 1} says {text}.")
