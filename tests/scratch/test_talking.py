@@ -71,7 +71,7 @@ def shapes_of(description: str) -> list[tuple[str, str]]:
 def test_every_value_of_an_answer_is_in_the_description(kind: str) -> None:
     counted = r"There (is|are) \d+|with \d+ (items|lines?)|\bLine \d|(has|with) \d+ (bar|part|point|line)s"
     for record in draw(kind):
-        assert 1 <= len(record.turns) <= 10
+        assert 1 <= len(record.turns) <= 12
         assert len({question for question, _ in record.turns}) == len(record.turns)
         for question, answer in record.turns:
             assert question

@@ -51,7 +51,7 @@ def read_scene(canvas: Tensor | None, lines: Sequence[Any], objects: Sequence[An
         objects: ``Drawn`` of the finder.
         read: the reader, for a second look at a chart's margins.
     """
-    lines = [line for line in lines if any(map(str.isalnum, line.text))]
+    lines = [line for line in lines if _is_text(line.text)]
     if sum(len(line.text) for line in lines) == 1:
         lines = []
     fills = None if canvas is None else find_fills(canvas)
@@ -105,6 +105,11 @@ def _read_drawn_chart(
         table = replace(table, x_name="" if below is None else lines[below].text.strip(), y_name=name)
         used |= set() if below is None else {below}
     return Scene([line for i, line in enumerate(lines) if i not in used], [], table)
+
+
+def _is_text(text: str) -> bool:
+    """Whether at least half of the characters are letters or digits: textures are read as "k.>>"."""
+    return any(map(str.isalnum, text)) and 2 * sum(map(str.isalnum, text)) >= len("".join(text.split()))
 
 
 def _is_letter_of(shape: Any, line: Any) -> bool:

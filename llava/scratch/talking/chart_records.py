@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from llava.model.lexical.description import Bar, ChartTable, describe
 from llava.scratch.talking.drawn_values import CITIES, MONTHS, draw_apart, draw_label
-from llava.scratch.talking.seen_records import Record, ask_description, ask_unknown, pick, place_row
+from llava.scratch.talking.seen_records import Record, ask_description, ask_for_option, ask_unknown, pick, place_row
 from llava.synth.scene import SCENE_COLORS
 
 TOPICS = (
@@ -144,6 +144,7 @@ def _ask_for_extremes(rng: random.Random, record: Record, chart: ChartTable) -> 
     record.ask(question, answer)
     question = pick(rng, f"Which {part} is the smallest?", "Which is the smallest?", "Which has the lowest value?",
                     "Which slice is the smallest?" if chart.is_pie else "Which bar is the lowest?")  # fmt: skip
+    ask_for_option(rng, record, f"Which {part} is the largest?", best.label, [bar.label for bar in chart.bars])
     answer = pick(rng, f"The smallest {part} is {worst.label}.", f"{worst.label} is the smallest, with {worst.value}.")
     record.ask(question, answer)
 

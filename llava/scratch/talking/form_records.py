@@ -12,7 +12,9 @@ from llava.scratch.talking.seen_records import (
     Record,
     add_article,
     ask_description,
+    ask_for_option,
     ask_for_text,
+    ask_unknown,
     list_all,
     pick,
     place_row,
@@ -57,6 +59,7 @@ def draw_form_record(rng: random.Random) -> Record:
     if title:
         question = pick(rng, "What is the title?", "What is the heading?", "What kind of document is this?")
         record.ask(question, f"The title is {title}.")
+    ask_unknown(rng, record, rate=0.3)
     return record.shorten(rng)
 
 
@@ -69,6 +72,7 @@ def _ask_for_values(rng: random.Random, record: Record, rows: Sequence[tuple[str
         answer = pick(rng, f"The {lower} is {value}.", f"{key}: {value}.", f"It is {value}.")
         record.ask(question.format(key if rng.random() < 0.6 else lower), answer)
     key, value = rng.choice(rows)
+    ask_for_option(rng, record, f"What is the {key}?", value, [other for _, other in rows])
     if [other for _, other in rows].count(value) == 1:
         record.ask(f"Which field has the value {value}?", f"The field {key} has the value {value}.")
 

@@ -20,6 +20,7 @@ from llava.scratch.talking.seen_records import (
     Record,
     ask_description,
     ask_for_text,
+    ask_unknown,
     list_all,
     pick,
     place_row,
@@ -81,6 +82,7 @@ def draw_receipt_record(rng: random.Random) -> Record:
     _ask_for_head(rng, record, receipt)
     _ask_for_items(rng, record, receipt)
     record.ask(*ask_for_text(rng, join_rows(lines)))
+    ask_unknown(rng, record, rate=0.25, known="price total")
     name = f" from {receipt.shop}" if receipt.shop else ""
     end = f" The total is {receipt.total}." if receipt.total else ""
     count = f"with {len(receipt.items)} items: {list_all(receipt.items)}."

@@ -194,6 +194,18 @@ def ask_unknown(rng: random.Random, record: Record, rate: float, known: str = ""
             record.ask(*turn)
 
 
+def ask_for_option(rng: random.Random, record: Record, question: str, right: str, others: Sequence[str]) -> None:
+    """Adds a question with two to four lettered options, as benchmarks ask it; none where there is no other option."""
+    wrong = list(dict.fromkeys(other for other in others if other.lower() != right.lower()))
+    if not wrong:
+        return
+    options = [right, *rng.sample(wrong, min(len(wrong), 3))]
+    rng.shuffle(options)
+    listed = "\n".join(f"{letter}. {option}" for letter, option in zip("ABCD", options, strict=False))
+    asked = "Answer with the option's letter from the given choices directly."
+    record.ask(f"{question}\n{listed}\n{asked}", "ABCD"[options.index(right)])
+
+
 def ask_for_missing(rng: random.Random, known: str) -> tuple[str, str] | None:
     """A question for what an image lacks, and the answer that says so; None where ``known``, its description, may hold
     what was drawn.

@@ -12,6 +12,7 @@ from llava.scratch.talking.seen_records import (
     Record,
     add_article,
     ask_description,
+    ask_for_option,
     ask_unknown,
     ask_where_no_text_is,
     list_all,
@@ -64,7 +65,7 @@ def draw_shapes_record(rng: random.Random) -> Record:
     if rng.random() < 0.3:
         record.ask(*ask_where_no_text_is(rng))
     ask_unknown(rng, record, rate=0.15)
-    return record.shorten(rng)
+    return record.shorten(rng, 12)
 
 
 def _name(seen: Drawn) -> str:
@@ -172,11 +173,9 @@ def _ask_option(rng: random.Random, record: Record, scene: _Scene) -> None:
     if not unique:
         return
     one = rng.choice(unique)
-    options = rng.sample([colour for colour in SCENE_COLORS if colour != one.colour], 3) + [one.colour]
-    rng.shuffle(options)
-    listed = "\n".join(f"{letter}. {option}" for letter, option in zip("ABCD", options, strict=True))
-    asked = "Answer with the option's letter from the given choices directly."
-    record.ask(f"What color is the {one.kind}?\n{listed}\n{asked}", "ABCD"[options.index(one.colour)])
+    ask_for_option(rng, record, f"What color is the {one.kind}?", one.colour, SCENE_COLORS)
+    counted = [str(count) for count in range(1, 10)]
+    ask_for_option(rng, record, "How many objects are there?", str(len(scene.seen)), counted)
 
 
 def _describe(rng: random.Random, record: Record, scene: _Scene) -> None:
@@ -192,6 +191,6 @@ _QUESTIONS: tuple[Callable[[random.Random, Record, _Scene], None], ...] = (
     *[_ask_how_many] * 3,
     *[_ask_relation] * 3,
     _ask_order,
-    _ask_option,
+    *[_ask_option] * 2,
     _describe,
 )

@@ -13,6 +13,7 @@ from llava.scratch.talking.seen_records import (
     Record,
     add_article,
     ask_description,
+    ask_for_option,
     ask_unknown,
     list_all,
     pick,
@@ -83,6 +84,8 @@ def _ask_about_sign(rng: random.Random, record: Record, noun: str, lines: Sequen
     question = pick(rng, "Is there any text?", "Do you see any text?", f"Is there a {noun}?", "Is there any writing?")
     record.ask(question, f"Yes, the {noun} says {quote(rng, text)}.")
     record.ask(f"What color is the {noun}?", f"The {noun} is {ground}.")
+    ask_for_option(rng, record, f"What color is the {noun}?", ground, PLATES)
+    ask_for_option(rng, record, f"What does the {noun} say?", text, [text, *draw_texts(rng, 3)])
     record.ask(pick(rng, "What color is the text?", "What color are the letters?"), f"The text is {ink}.")
     shows = f"The image shows {add_article(ground)} {noun} that says {quote(rng, text)}"
     record.ask(ask_description(rng), f"{shows}, in {ink} letters." if rng.random() < 0.5 else f"{shows}.")
@@ -92,6 +95,7 @@ def _ask_about_signs(rng: random.Random, record: Record, noun: str, lines: Seque
     for line in rng.sample(lines, 2):
         question = pick(rng, "What does the {} {} say?", "What is written on the {} {}?", "Read the {} {}.")
         record.ask(question.format(line.ground, noun), f"The {line.ground} {noun} says {quote(rng, line.text)}.")
+    ask_for_option(rng, record, f"What does the {line.ground} {noun} say?", line.text, [each.text for each in lines])
     line = rng.choice(lines)
     record.ask(f"What color is the {noun} {line.text}?", f"The {noun} {quote(rng, line.text)} is {line.ground}.")
     record.ask(f"How many {noun}s are there?", f"There are {len(lines)} {noun}s.")
