@@ -1,0 +1,77 @@
+"""Cells of tables are told with their columns' names, and the highest and the lowest of what is counted is named."""
+
+from __future__ import annotations
+
+import pytest
+
+from llava.model.lexical.description import MAX_CHARACTERS, describe
+from llava.model.lexical.row_tables import find_extremes, label_cells
+from llava.scratch.talking.seen_records import place_row
+
+TIMES = [["Time", "Destination", "Platform"], ["8:32", "Bremen", "7"], ["9:05", "Ulm", "12"]]
+
+
+def test_cells_below_a_head_have_their_columns_names() -> None:
+    around = [["Departures"], *TIMES, ["Have a nice day"]]
+    assert label_cells(around) == [
+        ["Departures"],
+        ["Time", "Destination", "Platform"],
+        ["Time: 8:32", "Destination: Bremen", "Platform: 7"],
+        ["Time: 9:05", "Destination: Ulm", "Platform: 12"],
+        ["Have a nice day"],
+    ]
+
+
+def test_a_row_of_as_many_cells_above_the_head_is_not_the_head() -> None:
+    assert label_cells([["Gate 1", "Hall", "East"], *TIMES])[2] == ["Time: 8:32", "Destination: Bremen", "Platform: 7"]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [["Name", "Anna"], ["City", "Oslo"], ["Room", "102"]],  # a form
+        [["8:32", "Bremen", "7"], ["9:05", "Ulm", "12"], ["9:30", "Kiel", "3"]],  # no head
+        [["Save", "Open", "Close"], ["Back", "Next", "Help"], ["Cut", "Copy", "Paste"]],  # nothing with digits
+        [["Time", "Destination", "Platform"], ["8:32", "Bremen", "7"]],  # one row
+        [["Time", "Destination", "Platform"], ["8:32", "Bremen"], ["9:05", "Ulm"]],
+        [["Tea", "Tea", "Milk"], ["1", "2", "3"], ["4", "5", "6"]],  # names that do not tell columns apart
+    ],
+)
+def test_what_is_no_table_with_a_head_stays_as_it_is(rows: list[list[str]]) -> None:
+    assert label_cells(rows) == rows
+    assert find_extremes(rows) == []
+
+
+def test_numbers_in_columns_are_compared_and_times_are_not() -> None:
+    assert [str(each) for each in find_extremes(TIMES)] == ["Highest Platform: Ulm 12; lowest: Bremen 7."]
+    weather = [["City", "Temperature", "Rain"], ["Oslo", "-4 °C", "3 mm"], ["Lima", "19 °C", "3 mm"]]
+    assert [str(each) for each in find_extremes(weather)] == ["Highest Temperature: Lima 19 °C; lowest: Oslo -4 °C."]
+    sold = [["Product", "Sold", "Price"], ["Table", "1,200", "$149.00"], ["Chair", "950", "$59.50"]]
+    assert [str(each) for each in find_extremes(sold)] == [
+        "Highest Sold: Table 1,200; lowest: Chair 950.",
+        "Highest Price: Table $149.00; lowest: Chair $59.50.",
+    ]
+
+
+def test_prices_of_a_list_are_compared_without_its_sums() -> None:
+    rows = [["The Inn"], ["Soup ....", "5.80"], ["Trout . . .", "15.80"], ["2 x Tea 2.40"], ["Total", "24.00"]]
+    assert [str(each) for each in find_extremes(rows)] == ["Highest price: Trout 15.80; lowest: Tea 2.40."]
+    assert find_extremes(rows[:3]) == []  # two prices
+    assert find_extremes([["Soup", "5.80"], ["Trout", "5.80"], ["Tea", "5.80"]]) == []
+
+
+def test_a_table_that_does_not_fit_with_its_columns_names_is_told_without_them() -> None:
+    head = ["Name of the station", "Number of passengers", "Minutes of delay"]
+    rows = [head, *([f"Station {'abcdefghijklmnopq'[i]}", str(100 + i), str(i)] for i in range(17))]
+    lines = [line for y, row in enumerate(rows) for line in place_row(y, *row)]
+    text = describe((400, 900), lines, [])
+    assert "18 (last). Station q | 116 | 16" in text
+    assert "Name of the station:" not in text
+    assert len(text) < MAX_CHARACTERS + 200
+    assert text.endswith("Highest Minutes of delay: Station q 16; lowest: Station a 0.")
+
+
+def test_the_last_of_several_lines_is_called_so() -> None:
+    lines = [line for y, text in enumerate(("OPEN", "Monday")) for line in place_row(y, text)]
+    assert describe((400, 300), lines, []) == "Text (2 lines):\n1. OPEN\n2 (last). Monday"
+    assert describe((400, 300), lines[:1], []) == "Text (1 line):\n1. OPEN"
