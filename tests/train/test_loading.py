@@ -30,6 +30,7 @@ STAGES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "new tokens": ("llama", {"mm_use_im_start_end": True, "mm_use_im_patch_token": True}, {}),
     "lora": ("llava-1.6", {}, LORA),
     "dora": ("llava-1.6", {}, DORA),
+    "projector": ("llava-1.6", {}, {"train": ["projector"]}),
 }
 
 
@@ -58,6 +59,14 @@ def test_weights_loaded_in_their_own_dtype_are_trained_from_the_same_values(
         assert torch.equal(parameter, wanted[key]), key
         assert parameter.requires_grad == wanted[key].requires_grad, key
     assert direct.state_dict().keys() == whole.state_dict().keys()
+
+
+def test_a_frozen_newline_vector_is_not_rounded(starts: Path) -> None:
+    model = load(starts, "projector", None, "bf16").model
+    [newline] = [each for name, each in model.named_parameters() if name.endswith("image_newline")]
+    assert not newline.requires_grad
+    assert newline.dtype == torch.float32
+    assert not torch.equal(newline, newline.bfloat16().float())
 
 
 def test_loaded_in_its_own_dtype_a_weight_stays_mapped_from_its_file(

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from llava.errors import LlavaError, UsageError
+from llava.model.layouts import NEWLINE
 from llava.train.parts import PartParameter
 
 
@@ -30,8 +31,8 @@ def set_precision(
     Each weight goes to ``device`` before it is cast, so the host never holds a copy of what its files have. With
     ``is_outline`` there is nothing to cast, and no memory is taken, see ``load_opened``.
 
-    A tower of which anything is trained stays in float32 as a whole, and one with a dtype of its own keeps that. A
-    quantized model's other weights keep what its quantization gave them. With ``has_original_tower``, a frozen tower is
+    A tower of which anything is trained stays in float32 as a whole, and one with a dtype of its own keeps that. The
+    newline vector is in float32 also where it is frozen: it is saved with what is trained, as it was. A quantized model's other weights keep what its quantization gave them. With ``has_original_tower``, a frozen tower is
     in float16 where bfloat16 is not used, also where everything else is in float32, as in both originals.
 
     Source: haotian-liu/LLaVA@c121f04 llava/train/train.py (``vision_tower.to(dtype=...)``).
@@ -44,10 +45,10 @@ def set_precision(
     trains_tower = any(id(parameter) in trained for parameter in tower_weights)
     is_quantized = getattr(model, "is_loaded_in_4bit", False) or getattr(model, "is_loaded_in_8bit", False)
     low_of_tower = None if trains_tower else (low or (torch.float16 if has_original_tower else None))
-    for parameter in model.parameters():
+    for name, parameter in model.named_parameters():
         if not parameter.is_floating_point():
             continue
-        if id(parameter) in trained:
+        if id(parameter) in trained or name.endswith(NEWLINE):
             dtype: torch.dtype | None = torch.float32
         elif id(parameter) in in_tower:
             dtype = getattr(tower, "own_dtype", None) or low_of_tower or torch.float32
