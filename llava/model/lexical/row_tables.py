@@ -15,13 +15,15 @@ _LEAST_COLUMNS = 3
 # So many prices in a list are compared, and so many columns of a table.
 _LEAST_PRICES = 3
 _MOST_COMPARED = 3
+# A longer row is no item with its price.
+_MOST_CHARACTERS = 80
 
 _AMOUNT = re.compile(r"[-+$€£¥]{0,2} ?(\d{1,3}(?:[,' ]\d{3})+|\d+)([.,]\d+)? ?(?:[$€£¥%°]|°[CF]|[a-zA-Z]{1,3})?")
 _PRICE_AT_END = re.compile(r"(?:\d+ ?x )?(.*?)[ .:]*([$€£¥]? ?\d{1,4}[.,]\d{1,2} ?[$€£¥]?)")
 # Amounts beside these are no prices of items.
 _SUMS = re.compile(
-    r"(?i)\b(sub ?-?total|total|sum|tax|vat|mwst|net|cash|card|visa|mastercard|amex|debit|credit|change|due|amount|paid"
-    r"|balance|tip|discount|rounding|given|summe|gesamt|bar|wifi|tel|phone|date|time)\b"
+    r"(?i)\b(sub ?-?total|total|sum|tax|vat|mwst|cash|card|visa|mastercard|amex|debit|credit|change|due|amount|paid"
+    r"|balance|tip|discount|rounding|given|summe|gesamt|tel|phone|date|time)\b"
 )
 
 
@@ -118,7 +120,8 @@ def _read_amount(text: str) -> float | None:
 
 def _find_price(row: Sequence[str]) -> tuple[str, str] | None:
     """The name and the price of a row that ends in one; None for sums, and for what is no item."""
-    match = _PRICE_AT_END.fullmatch(" ".join(row).strip())
+    text = " ".join(row).strip()
+    match = _PRICE_AT_END.fullmatch(text) if len(text) <= _MOST_CHARACTERS else None
     if match is None or not any(map(str.isalpha, match[1])) or _SUMS.search(match[1]):
         return None
     return match[1].strip(), match[2].strip()
