@@ -95,12 +95,8 @@ def _read_drawn_chart(
     if read is not None and pie is None and _is_incomplete(found, bars, lines):
         margin = found.plot if found is not None else _surround(bars) if bars else _guess_plot(canvas)
         turned = read_slanted_labels(canvas, fills, lines, margin, read) if bars else None
-        if turned is not None:
-            lines = turned
-            found = _find_chart(fills, lines, pie, bars) or found
-        if turned is None or _is_incomplete(found, bars, lines):
-            lines = read_margins(canvas, lines, margin, read, below=turned is None)
-            found = _find_chart(fills, lines, pie, bars) or found
+        lines = read_margins(canvas, turned or lines, margin, read, below=turned is None)
+        found = _find_chart(fills, lines, pie, bars) or found
     if found is None:
         return None
     table, used = found.table, set(found.used)

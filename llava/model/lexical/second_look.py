@@ -29,6 +29,8 @@ _READ_PX = 32.0
 # A word is long, and its angle known, if it is so many times longer than high; it slants from so many degrees on.
 _LONG, _LEAST_ANGLE = 1.7, 20.0
 _MOST_LABELS = 40
+# A name that is lower than this is read enlarged.
+_SMALL_PX = 20
 
 
 class SeenText(NamedTuple):
@@ -63,11 +65,15 @@ def read_margins(
         strip = canvas[:, y0:y1, x0:x1]
         if strip.numel() == 0 or strip.shape[1] * strip.shape[2] * _SCALE**2 > 3 * _MAX_PIXELS:
             continue
-        large = F.interpolate(strip[None].float(), scale_factor=float(_SCALE), mode="bicubic", align_corners=False)
-        for line in read(large[0].round().clamp(0, 255).to(torch.uint8)):
+        for line in read(_enlarge(strip, _SCALE)):
             box = tuple(value / _SCALE + shift for value, shift in zip(line.box, (x0, y0, x0, y0), strict=True))
             found.append(SeenText(line.text, box, line.ink, line.ground, line.score))
     return _join(lines, found)
+
+
+def _enlarge(strip: Tensor, scale: float) -> Tensor:
+    large = F.interpolate(strip[None].float(), scale_factor=float(scale), mode="bicubic", align_corners=False)
+    return large[0].round().clamp(0, 255).to(torch.uint8)
 
 
 def _join(lines: Sequence[Any], found: Sequence[Any]) -> list[Any]:
@@ -105,8 +111,15 @@ def read_turned_name(
         for i, line in enumerate(lines)
         if line.box[2] <= plot[0] + 3 and plot[1] - 9 < line.box[3] < plot[3] + 20
     }
-    known = [left for i, left in ends.items() if i in used]
-    end = int(min([plot[0], *(known if len(known) > 1 else ends.values())])) - 1
+    known = [i for i in ends if i in used]
+    end = int(min([plot[0], *(ends[i] for i in known), *(() if len(known) > 1 else ends.values())])) - 1
+    if len(known) > 1:
+        # A figure's box may reach over the name, but blank columns lie between them.
+        size = float(np.median([lines[i].box[3] - lines[i].box[1] for i in known]))
+        middle = min((lines[i].box[0] + lines[i].box[2]) / 2 for i in known)
+        filled = np.flatnonzero(_find_ink(fills, 0, height, 0, int(middle)).any(0))
+        gaps = np.flatnonzero(np.diff(filled, append=int(middle)) > max(3.0, 0.18 * size))
+        end = max(end, int(filled[gaps[-1]]) + 3) if len(gaps) else end
     if end < 8:
         return None
     away = _find_ink(fills, 0, height, 0, end)
@@ -118,6 +131,8 @@ def read_turned_name(
     left, right = max(0, int(columns[0]) - margin), min(end, int(columns[-1]) + 1 + margin)
     strip = canvas[:, top:bottom, left:right]
     turned = torch.rot90(F.pad(strip.float(), (margin,) * 4, mode="replicate").to(torch.uint8), -1, (1, 2))
+    if columns[-1] - columns[0] < _SMALL_PX:
+        turned = _enlarge(turned, _SCALE)
     words = [line.text.strip() for line in read(turned.contiguous()) if sum(map(str.isalpha, line.text)) > 1]
     box = (float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1))
     return (" ".join(words), box) if words else None
@@ -141,6 +156,11 @@ class _Slanted(NamedTuple):
     angle: float
     ratio: float
 
+    def find_box(self) -> Box:
+        """The box around its pixels."""
+        (x0, y0), (x1, y1) = self.pixels.min(0).tolist(), self.pixels.max(0).tolist()
+        return x0, y0, x1 + 1, y1 + 1
+
 
 def read_slanted_labels(
     canvas: Tensor, fills: Fills, lines: Sequence[Any], plot: Box, read: Read
@@ -161,30 +181,43 @@ def read_slanted_labels(
     size = heights[len(heights) // 2] if heights else 0.0
     if size < 5:
         return None
-    words = _find_slanted(fills, lines, plot, size)
+    words, level = _find_slanted(fills, lines, plot, size)
     if not 2 <= len(words) <= _MOST_LABELS:
         return None
     angle = float(np.median([word.angle for word in words if word.ratio > _LONG]))
     round_angle = 15.0 * round(angle / 15)
     angle = round_angle if abs(angle - round_angle) < 6 else angle
-    texts = _read_turned(canvas, fills, words, angle, size, read)
+    turned = [word._replace(angle=angle) for word in words] + [word._replace(angle=0.0) for word in level]
+    texts = _read_turned(canvas, fills, turned, size, read)
     anchors = _place(words, plot)
     top = min(word.pixels[:, 1].min() for word in words)
     half = size / 2
     labels = [
         SeenText(text, (x - half, top, x + half, top + size), "black", "white", 1.0)
-        for text, x in zip(texts, anchors, strict=True)
+        for text, x in zip(texts, anchors, strict=False)
         if text
     ]
     if len(labels) < 2:
         return None
-    boxes = [(*word.pixels.min(0), *word.pixels.max(0)) for word in words]
-    rest = [line for line in lines if all(_overlap(line.box, box) < 0.25 for box in boxes)]
-    return sorted([*rest, *labels], key=lambda line: (line.box[1] + line.box[3], line.box[0]))
+    boxes = [word.find_box() for word in turned]
+    rest = [
+        line
+        for line in lines
+        if all(_overlap(line.box, box) <= (0.25 if len(line.text) > 2 else 0) for box in boxes)
+    ]
+    names = [
+        SeenText(text, word.find_box(), "black", "white", 1.0)
+        for text, word in zip(texts[len(words) :], level, strict=True)
+        if text
+    ]
+    return sorted([*rest, *labels, *names], key=lambda line: (line.box[1] + line.box[3], line.box[0]))
 
 
-def _find_slanted(fills: Fills, lines: Sequence[Any], plot: Box, size: float) -> list[_Slanted]:
-    """The slanted words below a plot from left to right; nothing if fewer than two long ones have one angle."""
+def _find_slanted(fills: Fills, lines: Sequence[Any], plot: Box, size: float
+) -> tuple[list[_Slanted], list[_Slanted]]:
+    """The slanted words below a plot from left to right, if there are at least two long ones, and the level ones below
+    them that were not read.
+    """
     height, width = fills.labels.shape
     first = min(height, int(plot[3]) + 1)
     ink = _find_ink(fills, first, height, 0, width)
@@ -194,7 +227,7 @@ def _find_slanted(fills: Fills, lines: Sequence[Any], plot: Box, size: float) ->
         if sum(map(str.isalnum, line.text)) > 2 and x1 - x0 > 1.5 * (y1 - y0):
             ink[max(0, int(y0) - first) : max(0, int(y1) + 1 - first), int(x0) : int(x1) + 1] = False
     if min(ink.shape) < size or not ink.any() or ink.mean() > 0.5:
-        return []
+        return [], []
     # The axis and its ticks reach the plot.
     parts = find_components(ink)
     above = np.isin(parts.labels, parts.labels[parts.rows < 2])
@@ -216,28 +249,29 @@ def _find_slanted(fills: Fills, lines: Sequence[Any], plot: Box, size: float) ->
             angle = -math.degrees(math.atan2(2 * xy, xx - yy)) / 2
             words.append(_Slanted(pixels, angle if angle > -75 else angle + 180, ratio))
     long = [word.angle for word in words if word.ratio > _LONG and abs(word.angle) >= _LEAST_ANGLE]
-    level = [word for word in words if word.ratio > _LONG and abs(word.angle) < _LEAST_ANGLE]
+    level = [word for word in words if word.ratio > _LONG and abs(word.angle) < _LEAST_ANGLE / 2]
     if len(long) < max(2, len(level) + 1):
-        return []
+        return [], []
     usual = float(np.median(long))
-    words = [word for word in words if word.ratio <= _LONG or abs(word.angle - usual) <= 12]
+    words = [word for word in words if word.ratio <= _LONG or abs(word.angle - usual) <= _LEAST_ANGLE]
     # Below the labels stands the name of the axis.
     end = max(word.pixels[:, 1].max() for word in words if word.ratio > _LONG)
     words = [word for word in words if word.pixels[:, 1].mean() < end]
-    return sorted(words, key=lambda word: float(word.pixels[:, 0].mean()))
+    level = [word for word in level if word.pixels[:, 1].mean() >= end]
+    return sorted(words, key=lambda word: float(word.pixels[:, 0].mean())), level
 
 
 def _read_turned(
-    canvas: Tensor, fills: Fills, words: Sequence[_Slanted], angle: float, size: float, read: Read
+    canvas: Tensor, fills: Fills, words: Sequence[_Slanted], size: float, read: Read
 ) -> list[str]:
     """What each word says: all are turned level and read as the lines of one page."""
-    along = np.array((math.cos(math.radians(angle)), -math.sin(math.radians(angle))))
-    down = np.array((-along[1], along[0]))
     scale = float(np.clip(_READ_PX / size, 1.0, _SCALE))
     page_colour = torch.from_numpy(fills.colours[fills.grounds[0]]).float()
     margin = 0.4 * size
     strips = []
     for word in words:
+        turn = math.radians(word.angle)
+        along, down = np.array((math.cos(turn), -math.sin(turn))), np.array((math.sin(turn), math.cos(turn)))
         u, v = word.pixels @ along, word.pixels @ down
         u0, u1, v0, v1 = u.min() - margin, u.max() + margin, v.min() - margin, v.max() + margin
         x0, y0 = (np.floor(word.pixels.min(0) - 2)).astype(int).clip(0)
