@@ -223,8 +223,10 @@ def _find_slanted(fills: Fills, lines: Sequence[Any], plot: Box, size: float
     ink = _find_ink(fills, first, height, 0, width)
     for line in lines:
         x0, y0, x1, y1 = line.box
-        # What was read as a level word is none of the labels.
-        if sum(map(str.isalnum, line.text)) > 2 and x1 - x0 > 1.5 * (y1 - y0):
+        # What was read as a level word is none of the labels; a row of slanted ones is read as signs.
+        letters = sum(map(str.isalnum, line.text))
+        is_word = letters > max(2, 0.7 * len(line.text.replace(" ", ""))) and y1 - y0 < 1.6 * size
+        if is_word and x1 - x0 > 1.5 * (y1 - y0):
             ink[max(0, int(y0) - first) : max(0, int(y1) + 1 - first), int(x0) : int(x1) + 1] = False
     if min(ink.shape) < size or not ink.any() or ink.mean() > 0.5:
         return [], []
