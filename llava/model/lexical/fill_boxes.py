@@ -78,11 +78,19 @@ def find_bars(fills: Fills, texts: Sequence[tuple[float, ...]] = ()) -> list[Dra
     if not bars:
         return []
     drawn = [_draw(fills, box, "bar") for box in bars]
+    # The blurred edges of letters are gray, too, and lower than a key beside such letters.
+    rest = [box for box in rest if not any(_is_within(box, text) for text in texts)]
     keys = _choose_keys(fills, rest, {box.fill for box in bars})
     for key in find_keys(fills, {box.fill for box in bars}, texts):
         if not any(_touches(key.box, other.box) for other in drawn + keys):
             keys.append(key)
     return drawn + sorted(keys, key=lambda key: (round(key.box[1] / 6), key.box[0]))
+
+
+def _is_within(box: FillBox, text: tuple[float, ...]) -> bool:
+    """Whether a box is a part of a letter of a line of text."""
+    x0, y0, x1, y1 = text
+    return x0 <= box.left and box.right <= x1 and y0 <= box.top and box.bottom <= y1 and box.height < 0.45 * (y1 - y0)
 
 
 def _touches(a: Sequence[float], b: Sequence[float]) -> bool:

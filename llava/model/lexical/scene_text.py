@@ -17,7 +17,7 @@ from llava.model.lexical.line_chart_reading import find_value_ticks, read_line_c
 from llava.model.lexical.object_finder import Box, Drawn, share_area
 from llava.model.lexical.pie_finder import Pie, find_pie
 from llava.model.lexical.pie_reading import read_pie
-from llava.model.lexical.second_look import Read, find_name_below, read_margins, read_slanted_labels, read_turned_name
+from llava.model.lexical.second_look import Read, complete_words, find_name_below, read_margins, read_slanted_labels, read_turned_name
 
 # What is not told as an object: the parts of charts, and what carries text.
 _UNTOLD = ("bar", "key", "wedge", "sign")
@@ -97,6 +97,11 @@ def _read_drawn_chart(
         turned = read_slanted_labels(canvas, fills, lines, margin, read) if bars else None
         lines = read_margins(canvas, turned or lines, margin, read, below=turned is None)
         found = _find_chart(fills, lines, pie, bars) or found
+    elif read is not None and pie is None and found is not None:
+        whole = complete_words(canvas, fills, lines, sorted(found.used), found.plot, read)
+        if whole is not None:
+            lines = whole
+            found = _find_chart(fills, lines, pie, bars) or found
     if found is None:
         return None
     table, used = found.table, set(found.used)

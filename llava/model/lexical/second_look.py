@@ -298,6 +298,66 @@ def _read_turned(
     return [" ".join(line.text.strip() for line in sorted(row, key=lambda line: line.box[0])) for row in found]
 
 
+def complete_words(
+    canvas: Tensor, fills: Fills, lines: Sequence[Any], used: Sequence[int], plot: Box, read: Read
+) -> list[Any] | None:
+    """The lines, with those of a chart of which a first or last letter was missed read again; None if there are none.
+
+    ``used``: the indices of the lines that are a part of the chart. See ``read_margins`` for the others.
+    """
+    cut: dict[int, _Slanted] = {}
+    for i in used:
+        if sum(map(str.isalpha, lines[i].text)) > 0 and not _covers(plot, lines[i].box):
+            word = _extend(fills, lines[i].box, plot)
+            if word is not None:
+                cut[i] = word
+    if not cut:
+        return None
+    size = float(np.median([lines[i].box[3] - lines[i].box[1] for i in cut]))
+    texts = _read_turned(canvas, fills, list(cut.values()), size, read)
+    whole = {
+        i: lines[i]._replace(text=text, box=word.find_box())
+        for (i, word), text in zip(cut.items(), texts, strict=True)
+        if len(text) > len(lines[i].text) and lines[i].text.strip() in text
+    }
+    if not whole:
+        return None
+    boxes = [line.box for line in whole.values()]
+    return [
+        whole.get(i, line)
+        for i, line in enumerate(lines)
+        if i in whole or i in used or all(_overlap(line.box, box) < 0.5 for box in boxes)
+    ]
+
+
+def _covers(plot: Box, box: Box) -> bool:
+    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    return plot[0] < x < plot[2] and plot[1] < y < plot[3]
+
+
+def _extend(fills: Fills, box: Box, plot: Box) -> _Slanted | None:
+    """The word in a line's box with the letters before and after it; None if there are none."""
+    height, width = fills.labels.shape
+    size = box[3] - box[1]
+    top, bottom = max(0, int(box[1])), min(height, int(box[3]) + 1)
+    # Beside the plot are its ticks.
+    limit = int(plot[0]) if box[2] <= plot[0] + 3 else width
+    left, right = max(0, int(box[0] - 2 * size)), min(limit, int(box[2] + 2 * size))
+    ink = _find_ink(fills, top, bottom, left, right)
+    columns = np.flatnonzero(ink.any(0)) + left
+    inside = (columns >= box[0] + 0.2 * size) & (columns <= box[2] - 0.2 * size)
+    if not inside.any():
+        return None
+    parts = np.cumsum(np.diff(columns, prepend=columns[:1]) > max(2.0, 0.22 * size))
+    first, last = parts[inside][0], parts[inside][-1]
+    own = columns[(parts >= first) & (parts <= last)]
+    missed = max(box[0] - own[0], own[-1] - box[2])
+    if not 0.2 * size < missed < 1.5 * size:
+        return None
+    rows, x = np.nonzero(ink[:, own[0] - left : own[-1] + 1 - left])
+    return _Slanted(np.stack((x + own[0], rows + top), 1).astype(np.float64), 0.0, 1.0)
+
+
 def _place(words: Sequence[_Slanted], plot: Box) -> list[float]:
     """Where on the axis the words stand, px: at their middles or at their upper ends, as they are set more evenly."""
     middles = [float(word.pixels[:, 0].min() + word.pixels[:, 0].max()) / 2 for word in words]
