@@ -17,7 +17,14 @@ from llava.model.lexical.line_chart_reading import find_value_ticks, read_line_c
 from llava.model.lexical.object_finder import Box, Drawn, share_area
 from llava.model.lexical.pie_finder import Pie, find_pie
 from llava.model.lexical.pie_reading import read_pie
-from llava.model.lexical.second_look import Read, complete_words, find_name_below, read_margins, read_slanted_labels, read_turned_name
+from llava.model.lexical.second_look import (
+    Read,
+    complete_words,
+    find_name_below,
+    read_margins,
+    read_slanted_labels,
+    read_turned_name,
+)
 
 # What is not told as an object: the parts of charts, and what carries text.
 _UNTOLD = ("bar", "key", "wedge", "sign")
@@ -109,7 +116,9 @@ def _read_drawn_chart(
         below = find_name_below(lines, sorted(used), found.plot)
         used |= set() if below is None else {below}
         name = None if read is None else read_turned_name(canvas, fills, lines, sorted(used), found.plot, read)
-        table = replace(table, x_name="" if below is None else lines[below].text.strip(), y_name=name[0] if name else "")
+        table = replace(
+            table, x_name="" if below is None else lines[below].text.strip(), y_name=name[0] if name else ""
+        )
         if name is not None:
             # Letters that were read in it, one by one, are no text beside it.
             used |= {i for i, line in enumerate(lines) if share_area(line.box, name[1]) > 0}

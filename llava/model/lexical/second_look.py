@@ -43,9 +43,7 @@ class SeenText(NamedTuple):
     score: float
 
 
-def read_margins(
-    canvas: Tensor, lines: Sequence[Any], plot: Box, read: Read, *, below: bool = True
-) -> list[Any]:
+def read_margins(canvas: Tensor, lines: Sequence[Any], plot: Box, read: Read, *, below: bool = True) -> list[Any]:
     """The lines, with what an enlarged view of the margins left of and below a plot holds beside them.
 
     Args:
@@ -162,9 +160,7 @@ class _Slanted(NamedTuple):
         return x0, y0, x1 + 1, y1 + 1
 
 
-def read_slanted_labels(
-    canvas: Tensor, fills: Fills, lines: Sequence[Any], plot: Box, read: Read
-) -> list[Any] | None:
+def read_slanted_labels(canvas: Tensor, fills: Fills, lines: Sequence[Any], plot: Box, read: Read) -> list[Any] | None:
     """The lines, with slanted or upright labels below a plot turned level and read; None if there are none.
 
     The labels take the places of all lines that were read in them, and stand in one row, each below the place that it
@@ -201,9 +197,7 @@ def read_slanted_labels(
         return None
     boxes = [word.find_box() for word in turned]
     rest = [
-        line
-        for line in lines
-        if all(_overlap(line.box, box) <= (0.25 if len(line.text) > 2 else 0) for box in boxes)
+        line for line in lines if all(_overlap(line.box, box) <= (0.25 if len(line.text) > 2 else 0) for box in boxes)
     ]
     names = [
         SeenText(text, word.find_box(), "black", "white", 1.0)
@@ -213,8 +207,7 @@ def read_slanted_labels(
     return sorted([*rest, *labels, *names], key=lambda line: (line.box[1] + line.box[3], line.box[0]))
 
 
-def _find_slanted(fills: Fills, lines: Sequence[Any], plot: Box, size: float
-) -> tuple[list[_Slanted], list[_Slanted]]:
+def _find_slanted(fills: Fills, lines: Sequence[Any], plot: Box, size: float) -> tuple[list[_Slanted], list[_Slanted]]:
     """The slanted words below a plot from left to right, if there are at least two long ones, and the level ones below
     them that were not read.
     """
@@ -263,9 +256,7 @@ def _find_slanted(fills: Fills, lines: Sequence[Any], plot: Box, size: float
     return sorted(words, key=lambda word: float(word.pixels[:, 0].mean())), level
 
 
-def _read_turned(
-    canvas: Tensor, fills: Fills, words: Sequence[_Slanted], size: float, read: Read
-) -> list[str]:
+def _read_turned(canvas: Tensor, fills: Fills, words: Sequence[_Slanted], size: float, read: Read) -> list[str]:
     """What each word says: all are turned level and read as the lines of one page."""
     scale = float(np.clip(_READ_PX / size, 1.0, _SCALE))
     page_colour = torch.from_numpy(fills.colours[fills.grounds[0]]).float()
