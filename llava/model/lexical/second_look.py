@@ -29,6 +29,8 @@ _READ_PX = 32.0
 # A word is long, and its angle known, if it is so many times longer than high; it slants from so many degrees on.
 _LONG, _LEAST_ANGLE = 1.7, 20.0
 _MOST_LABELS = 40
+# Text below a plot has at most so many runs of pixels; a texture has more.
+_MOST_RUNS = 15_000
 # A name that is lower than this is read enlarged.
 _SMALL_PX = 20
 
@@ -221,7 +223,8 @@ def _find_slanted(fills: Fills, lines: Sequence[Any], plot: Box, size: float) ->
         is_word = letters > max(2, 0.7 * len(line.text.replace(" ", ""))) and y1 - y0 < 1.6 * size
         if is_word and x1 - x0 > 1.5 * (y1 - y0):
             ink[max(0, int(y0) - first) : max(0, int(y1) + 1 - first), int(x0) : int(x1) + 1] = False
-    if min(ink.shape) < size or not ink.any() or ink.mean() > 0.5:
+    num_runs = int((ink[:, 1:] & ~ink[:, :-1]).sum())
+    if min(ink.shape) < size or not ink.any() or num_runs > _MOST_RUNS:
         return [], []
     # The axis and its ticks reach the plot.
     parts = find_components(ink)
@@ -250,7 +253,7 @@ def _find_slanted(fills: Fills, lines: Sequence[Any], plot: Box, size: float) ->
     usual = float(np.median(long))
     words = [word for word in words if word.ratio <= _LONG or abs(word.angle - usual) <= _LEAST_ANGLE]
     # Below the labels stands the name of the axis.
-    end = max(word.pixels[:, 1].max() for word in words if word.ratio > _LONG)
+    end = max((word.pixels[:, 1].max() for word in words if word.ratio > _LONG), default=0.0)
     words = [word for word in words if word.pixels[:, 1].mean() < end]
     level = [word for word in level if word.pixels[:, 1].mean() >= end]
     return sorted(words, key=lambda word: float(word.pixels[:, 0].mean())), level
