@@ -128,7 +128,7 @@ def test_grouped_bars_take_their_series_from_the_legend_by_colour() -> None:
 
 
 def test_bars_with_a_label_each_are_no_groups_though_one_was_not_found() -> None:
-    bars = standing([4, 9, 0, 7, 5], ["blue", "red", "gray", "green", "pink"])
+    bars = standing([4.0, 9.0, 0.0, 7.0, 5.0], ["blue", "red", "gray", "green", "pink"])
     del bars[2]
     names = [at(name, 75 + 50 * i, 212) for i, name in enumerate(("tea", "milk", "", "wine", "rum")) if name]
     chart = read_chart(bars, [*AXIS, *names])

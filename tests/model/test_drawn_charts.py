@@ -363,7 +363,8 @@ def test_gray_bars_are_found_on_a_blurred_black_axis(
     scale = width / canvas.shape[2]
     image = Image.fromarray(canvas.permute(1, 2, 0).numpy())
     large = image.resize((width, round(canvas.shape[1] * scale)), Image.Resampling.BICUBIC)
-    scaled = [line._replace(box=tuple(value * scale for value in line.box)) for line in lines]
+    boxes = [tuple(value * scale for value in line.box) for line in lines]
+    scaled = [Line(line.text, (x0, y0, x1, y1)) for line, (x0, y0, x1, y1) in zip(lines, boxes, strict=True)]
     table = read_scene(torch.from_numpy(np.array(large)).permute(2, 0, 1), scaled, []).chart
     assert table is not None
     assert table.title == "Members 2018"

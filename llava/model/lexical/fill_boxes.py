@@ -34,7 +34,7 @@ _SURELY_BROAD_PX = 12
 # An edge is blurred over at most so many pixels.
 _BLUR_PX = 3
 # On an image of this size, axes are several pixels broad.
-_LARGE_PX = 1000
+_LARGE_PX = 600
 
 
 class FillBox(NamedTuple):
