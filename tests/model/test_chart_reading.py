@@ -127,6 +127,39 @@ def test_grouped_bars_take_their_series_from_the_legend_by_colour() -> None:
     ]
 
 
+def test_bars_with_a_label_each_are_no_groups_though_one_was_not_found() -> None:
+    bars = standing([4.0, 9.0, 0.0, 7.0, 5.0], ["blue", "red", "gray", "green", "pink"])
+    del bars[2]
+    names = [at(name, 75 + 50 * i, 212) for i, name in enumerate(("tea", "milk", "", "wine", "rum")) if name]
+    chart = read_chart(bars, [*AXIS, *names])
+    assert table(chart) == [("tea", "", "4"), ("milk", "", "9"), ("wine", "", "7"), ("rum", "", "5")]
+    assert chart is not None
+    assert chart.arrangement == "single"
+
+
+def test_the_scale_turns_about_the_base() -> None:
+    """The base is known to a part of a pixel, and where a label's middle is only to a few."""
+    texts = ("80", "100", "120")
+    numbers = [number for text in texts if (number := read_number(text))]
+    axis = fit_axis([Tick(*each) for each in zip((756, 886, 1012), numbers, strict=True)], 252.0)
+    assert axis is not None
+    assert axis.read(252.0) == pytest.approx(0, abs=1e-6)
+    assert axis.read(252.0 + 118 * 6.325) == pytest.approx(118, abs=0.5)
+
+
+def test_a_zero_that_was_read_as_nine_is_no_tick() -> None:
+    texts = ("9", "200", "300", "400", "500")
+    ticks = [
+        Tick(place, number)
+        for place, text in zip((2, 200, 300, 400, 500), texts, strict=True)
+        if (number := read_number(text))
+    ]
+    axis = fit_axis(ticks, 0.0)
+    assert axis is not None
+    assert (axis.num_ticks, axis.step) == (4, 100)
+    assert axis.read(250) == pytest.approx(250, abs=1)
+
+
 def test_parts_of_a_stack_have_their_own_values() -> None:
     bars = [
         bar("red", 60, 160, 90, 200),

@@ -252,6 +252,125 @@ def test_a_second_look_finds_labels_that_were_missed_and_the_turned_name() -> No
     assert len(looks) == 3
 
 
+def measure_ink(strip: torch.Tensor) -> tuple[int, int]:
+    """The width and height of what is dark."""
+    dark = (strip.float().mean(0) < 110).numpy()
+    columns, rows = np.flatnonzero(dark.any(0)), np.flatnonzero(dark.any(1))
+    return int(np.ptp(columns)) + 1, int(np.ptp(rows)) + 1
+
+
+@pytest.mark.parametrize(
+    ("angle", "end"), [(45, "center"), (45, "right"), (30, "right"), (90, "center"), (-45, "left")]
+)
+def test_slanted_labels_are_turned_level_and_stand_below_their_bars(angle: float, end: str) -> None:
+    names = ["Strawberry", "Lemon", "Gooseberry", "Jar", "Apricots", "Melon"]
+
+    def paint(axes: Any) -> None:
+        axes.bar(names, [12, 37, 25, 9, 31, 18])
+        axes.set_xticks(range(6), names, rotation=angle, ha=end)
+        axes.set_xlabel("Fruit")
+        axes.figure.subplots_adjust(bottom=0.35)
+
+    canvas, lines = draw(paint, size=(6.0, 4.5))
+    base = max(line.box[3] for line in lines if line.text == "0")
+    row = int(base) + 22
+    x = int(torch.nonzero(canvas[0, row, 150:] < 110)[0]) + 150
+    specks = [Line("O", (x - 4, row - 5, x + 4, row + 5))]
+    widths: list[int] = []
+
+    def look(strip: torch.Tensor) -> list[Line]:
+        if widths or strip.shape[1] < strip.shape[2]:
+            return []
+        page = []
+        each = strip.shape[1] // len(names)
+        for i, name in enumerate(names):
+            width, height = measure_ink(strip[:, i * each : (i + 1) * each])
+            assert width > height
+            assert height < 45
+            widths.append(width)
+            page.append(Line(name, (5, i * each + 5, 5 + width, (i + 1) * each - 5)))
+        return page
+
+    scene = read_scene(canvas, [*lines, *specks], [], look)
+    assert scene.chart is not None
+    agree(list_bars(scene.chart), dict(zip(names, (12, 37, 25, 9, 31, 18), strict=True)), 0.5)
+    assert scene.chart.x_name == "Fruit"
+    assert not scene.lines
+    assert np.argmin(widths) == 3
+    assert set(np.argsort(widths)[-2:]) == {0, 2}
+
+
+def test_a_turned_name_is_found_past_its_own_stray_letters() -> None:
+    def paint(axes: Any) -> None:
+        axes.bar(list(VOTES), list(VOTES.values()))
+        axes.set_ylabel("Votes in all")
+
+    canvas, lines = draw(paint, size=(6.0, 4.0))
+    dark = canvas[:, :, :40].float().mean(0) < 110
+    left, top = int(torch.nonzero(dark.any(0))[0]), int(torch.nonzero(dark.any(1))[0])
+    strays = [Line("O", (left, top + 9, left + 12, top + 19)), Line("h", (left, top + 30, left + 12, top + 40))]
+
+    def look(strip: torch.Tensor) -> list[Line]:
+        width, height = measure_ink(strip)
+        return [Line("Votes in all", (4, 4, 99, 18))] if width > 4 * height else []
+
+    scene = read_scene(canvas, [*lines, *strays], [], look)
+    assert scene.chart is not None
+    assert scene.chart.y_name == "Votes in all"
+    assert not scene.lines
+
+
+def test_a_word_without_its_first_letter_is_read_again() -> None:
+    canvas, lines = draw(lambda axes: axes.barh(["Tyrants", "Fig", "Melon"], [12, 37, 25]), size=(6.0, 4.0))
+    cut = [
+        line._replace(text="yrants", box=(line.box[0] + 8, *line.box[1:])) if line.text == "Tyrants" else line
+        for line in lines
+    ]
+    looks: list[tuple[int, int]] = []
+
+    def look(strip: torch.Tensor) -> list[Line]:
+        width, height = measure_ink(strip)
+        looks.append((width, height))
+        return [Line("Tyrants", (5, 5, 5 + width, 5 + height))]
+
+    table = read_scene(canvas, cut, [], look).chart
+    assert table is not None
+    assert [bar.label for bar in table.bars] == ["Melon", "Fig", "Tyrants"]
+    whole = next(line.box for line in lines if line.text == "Tyrants")
+    assert [width / 2 for width, _ in looks[:1]] == pytest.approx([whole[2] - whole[0]], abs=4)
+    assert read_scene(canvas, lines, [], look).chart == table
+
+
+@pytest.mark.parametrize(
+    ("is_lying", "size", "dots", "width"), [(False, (14.4, 9.0), 1.8, 1536), (True, (10.5, 6.0), 1.5, 1152)]
+)
+def test_gray_bars_are_found_on_a_blurred_black_axis(
+    is_lying: bool, size: tuple[float, float], dots: float, width: int
+) -> None:
+    """Drawn at ``dots`` hundred pixels an inch and enlarged: gray pixels lie between the axis and the page."""
+    colours = ["tab:red", "tab:blue", "tab:gray", "tab:green", "tab:brown"]
+
+    def paint(axes: Any) -> None:
+        (axes.barh if is_lying else axes.bar)(list(VOTES), list(VOTES.values()), color=colours)
+        axes.set_title("Members 2018", fontsize=12 * dots)
+        axes.tick_params(width=0.8 * dots, length=3.5 * dots, pad=3.5 * dots, labelsize=10 * dots)
+        for spine in axes.spines.values():
+            spine.set_linewidth(0.8 * dots)
+        if is_lying:
+            axes.figure.subplots_adjust(left=0.22)
+
+    canvas, lines = draw(paint, size=size)
+    scale = width / canvas.shape[2]
+    image = Image.fromarray(canvas.permute(1, 2, 0).numpy())
+    large = image.resize((width, round(canvas.shape[1] * scale)), Image.Resampling.BICUBIC)
+    boxes = [tuple(value * scale for value in line.box) for line in lines]
+    scaled = [Line(line.text, (x0, y0, x1, y1)) for line, (x0, y0, x1, y1) in zip(lines, boxes, strict=True)]
+    table = read_scene(torch.from_numpy(np.array(large)).permute(2, 0, 1), scaled, []).chart
+    assert table is not None
+    assert table.title == "Members 2018"
+    agree(list_bars(table)[:: -1 if is_lying else 1], VOTES, 0.5)
+
+
 def test_a_line_chart_is_told_in_its_fixed_form() -> None:
     def line(name: str, colour: str, *values: float) -> ChartLine:
         labels = ("Jan", "Feb", "Mar")

@@ -134,7 +134,15 @@ def read_chart(objects: Sequence[Drawn], lines: Sequence[ReadLine]) -> Chart | N
     axis = fit_axis([tick for tick, _ in ticks], base)
     size = median([word.height for word in words]) if words else 0.0
     tick_lines = {line for tick, line in ticks if axis is not None and _agrees(axis, tick, max(5.0, 0.35 * size))}
-    labels = _read_labels(units, [w for w in words if w.line not in tick_lines], base)
+    others = [w for w in words if w.line not in tick_lines]
+    labels = _read_labels(units, others, base)
+    if arrangement == "grouped":
+        # Where each bar has a line of its own, a gap is a bar that was not found.
+        alone = [_Unit((bar,)) for unit in units for bar in unit.bars]
+        own = _read_labels(alone, others, base)
+        lines_of_own = [line for _, found in own for line in found]
+        if all(text for text, _ in own) and len(lines_of_own) == len(set(lines_of_own)) == len(alone):
+            units, arrangement, labels = alone, "single", own
     label_lines = {line for _, found in labels for line in found}
     free = [w for w in words if w.line not in tick_lines | label_lines]
     printed = _find_printed(bars, free)

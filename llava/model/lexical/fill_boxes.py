@@ -33,6 +33,8 @@ _MAX_RUNS = 40_000
 _SURELY_BROAD_PX = 12
 # An edge is blurred over at most so many pixels.
 _BLUR_PX = 3
+# On an image of this size, axes are several pixels broad.
+_LARGE_PX = 600
 
 
 class FillBox(NamedTuple):
@@ -76,11 +78,19 @@ def find_bars(fills: Fills, texts: Sequence[tuple[float, ...]] = ()) -> list[Dra
     if not bars:
         return []
     drawn = [_draw(fills, box, "bar") for box in bars]
+    # The blurred edges of letters are gray, too, and lower than a key beside such letters.
+    rest = [box for box in rest if not any(_is_within(box, text) for text in texts)]
     keys = _choose_keys(fills, rest, {box.fill for box in bars})
     for key in find_keys(fills, {box.fill for box in bars}, texts):
         if not any(_touches(key.box, other.box) for other in drawn + keys):
             keys.append(key)
     return drawn + sorted(keys, key=lambda key: (round(key.box[1] / 6), key.box[0]))
+
+
+def _is_within(box: FillBox, text: tuple[float, ...]) -> bool:
+    """Whether a box is a part of a letter of a line of text."""
+    x0, y0, x1, y1 = text
+    return x0 <= box.left and box.right <= x1 and y0 <= box.top and box.bottom <= y1 and box.height < 0.45 * (y1 - y0)
 
 
 def _touches(a: Sequence[float], b: Sequence[float]) -> bool:
@@ -284,7 +294,9 @@ def _merge_parts(boxes: list[FillBox], columns: Labels) -> list[FillBox]:
 def _count_touching(boxes: Sequence[FillBox]) -> Counter[int]:
     """By fill: how many neighbours touch, but for an edge, and are not equally high, as those of a histogram."""
     found: Counter[int] = Counter()
-    ordered = sorted((box for box in boxes if box.width >= _LEAST_PX), key=lambda b: (b.fill, b.left))
+    # The blurred edge of an axis is no bar.
+    thick = (box for box in boxes if box.width >= _LEAST_PX and box.height > _LEAST_PX)
+    ordered = sorted(thick, key=lambda b: (b.fill, b.left))
     for left, right in pairwise(ordered):
         is_near = left.fill == right.fill and 0 <= right.left - left.right <= _MAX_GAP_PX
         found[left.fill] += is_near and abs(left.bottom - right.bottom) <= 1 and abs(left.top - right.top) > 2
@@ -308,15 +320,17 @@ def _is_same(left: FillBox, right: FillBox, columns: Labels, can_be_cut: bool) -
 def _choose_bars(boxes: list[FillBox], size: tuple[int, ...]) -> tuple[float, list[FillBox]]:
     """How many boxes are bars that stand at one base, less what speaks against that, and these bars."""
     # At its border, it is the image that ends, and not a bar.
-    boxes = [box for box in boxes if box.width >= _LEAST_PX and box.height >= 2]
+    # The blurred edge of a black axis is gray: it belongs to a gray bar, and is one between two.
+    near = 2 if max(size) < _LARGE_PX else 3
+    boxes = [box for box in boxes if box.width >= _LEAST_PX and box.height >= (2 if near == 2 else near + 1)]
     boxes = [box for box in boxes if min(box.left, box.top) > 0 and box.right < size[1] and box.bottom < size[0]]
     # A fill that is nowhere thicker than a line is one of the axes or the grid.
     thick = {box.fill for box in boxes if min(box.width, box.height) > _MAX_GAP_PX + 1}
     boxes = [box for box in boxes if box.fill in thick]
     best: tuple[float, list[FillBox]] = (0.0, [])
     for base in {box.bottom for box in boxes}:
-        rooted = [box for box in boxes if abs(box.bottom - base) <= 2 or abs(box.top - base) <= 2 + (box.bottom > base)]
-        rooted = [box for box in rooted if abs(box.bottom - base) <= 2 or box.top >= base - 3]
+        rooted = [b for b in boxes if abs(b.bottom - base) <= near or abs(b.top - base) <= near + (b.bottom > base)]
+        rooted = [b for b in rooted if abs(b.bottom - base) <= near or b.top >= base - near - 1]
         if len(rooted) < 2:
             continue
         breadth = float(np.median([box.width for box in rooted]))
@@ -328,7 +342,7 @@ def _choose_bars(boxes: list[FillBox], size: tuple[int, ...]) -> tuple[float, li
             continue
         bars = list(alike)
         bars += _climb(boxes, bars, slack)
-        up = sum(abs(box.bottom - base) <= 2 for box in alike)
+        up = sum(abs(box.bottom - base) <= near for box in alike)
         score = len(bars) + 0.3 * up + 1e-6 * sum(box.height * box.width for box in bars)
         if score > best[0] and sum(box.height * box.width for box in bars) > _LEAST_SHARE * size[0] * size[1]:
             best = (score, bars)

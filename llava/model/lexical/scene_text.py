@@ -17,7 +17,14 @@ from llava.model.lexical.line_chart_reading import find_value_ticks, read_line_c
 from llava.model.lexical.object_finder import Box, Drawn, share_area
 from llava.model.lexical.pie_finder import Pie, find_pie
 from llava.model.lexical.pie_reading import read_pie
-from llava.model.lexical.second_look import Read, find_name_below, read_margins, read_turned_name
+from llava.model.lexical.second_look import (
+    Read,
+    complete_words,
+    find_name_below,
+    read_margins,
+    read_slanted_labels,
+    read_turned_name,
+)
 
 # What is not told as an object: the parts of charts, and what carries text.
 _UNTOLD = ("bar", "key", "wedge", "sign")
@@ -94,16 +101,27 @@ def _read_drawn_chart(
     found = _find_chart(fills, lines, pie, bars)
     if read is not None and pie is None and _is_incomplete(found, bars, lines):
         margin = found.plot if found is not None else _surround(bars) if bars else _guess_plot(canvas)
-        lines = read_margins(canvas, lines, margin, read)
+        turned = read_slanted_labels(canvas, fills, lines, margin, read) if bars else None
+        lines = read_margins(canvas, turned or lines, margin, read, below=turned is None)
         found = _find_chart(fills, lines, pie, bars) or found
+    elif read is not None and pie is None and found is not None:
+        whole = complete_words(canvas, fills, lines, sorted(found.used), found.plot, read)
+        if whole is not None:
+            lines = whole
+            found = _find_chart(fills, lines, pie, bars) or found
     if found is None:
         return None
     table, used = found.table, set(found.used)
     if not table.is_pie:
         below = find_name_below(lines, sorted(used), found.plot)
-        name = "" if read is None else read_turned_name(canvas, fills, lines, found.plot, read)
-        table = replace(table, x_name="" if below is None else lines[below].text.strip(), y_name=name)
         used |= set() if below is None else {below}
+        name = None if read is None else read_turned_name(canvas, fills, lines, sorted(used), found.plot, read)
+        table = replace(
+            table, x_name="" if below is None else lines[below].text.strip(), y_name=name[0] if name else ""
+        )
+        if name is not None:
+            # Letters that were read in it, one by one, are no text beside it.
+            used |= {i for i, line in enumerate(lines) if share_area(line.box, name[1]) > 0}
     return Scene([line for i, line in enumerate(lines) if i not in used], [], table)
 
 

@@ -121,6 +121,15 @@ def _are_even(values: Sequence[float], step: float) -> bool:
     return False
 
 
+def _drop_misread(points: Sequence[tuple[float, float, Number]], near: list[int]) -> list[int]:
+    """Ticks without the one that is no round number, if all others are: a 0 that was read as 9 is near its place."""
+    for kept in (near, *([k for k in near if k != one] for one in near)):
+        values = sorted({points[k][1] for k in kept})
+        if len(values) >= min(3, len(near)) and _are_even(values, min(b - a for a, b in pairwise(values))):
+            return kept
+    return near
+
+
 def _fit(points: list[tuple[float, float, Number]], base: float | None, is_logarithmic: bool) -> Axis | None:
     best: tuple[float, list[int]] | None = None
     span = max((p[0] for p in points), default=0.0) - min((p[0] for p in points), default=0.0)
@@ -142,7 +151,7 @@ def _fit(points: list[tuple[float, float, Number]], base: float | None, is_logar
                 best = (score, near)
     if best is None:
         return None
-    near = best[1]
+    near = best[1] if is_logarithmic else _drop_misread(points, best[1])
     if len({points[k][1] for k in near}) < 2:
         return None
     middle = sum(points[k][0] for k in near) / len(near)
@@ -156,10 +165,13 @@ def _fit(points: list[tuple[float, float, Number]], base: float | None, is_logar
     offset = mean - slope * middle
     # Labels stand a little above or below their ticks. Bars begin at 0, or at a power of ten.
     miss = 0.0 if base is None else slope * base + offset
-    if base is not None and abs(miss - round(miss) if is_logarithmic else miss) <= (
-        0.2 if is_logarithmic else 0.35 * step
-    ):
-        offset -= miss - (round(miss) if is_logarithmic else 0.0)
+    if base is not None and is_logarithmic and abs(miss - round(miss)) <= 0.2:
+        offset -= miss - round(miss)
+    elif base is not None and not is_logarithmic and abs(miss) <= 0.35 * step:
+        # The base is better known than where a label's middle is, so the scale turns about it.
+        reach = sum((points[k][0] - base) ** 2 for k in near)
+        slope = sum((points[k][0] - base) * points[k][1] for k in near) / reach
+        offset = -slope * base
     numbers = [points[k][2] for k in near]
     prefix, suffix = (max(sorted({n[i] for n in numbers}), key=[n[i] for n in numbers].count) for i in (1, 2))
     return Axis(slope, offset, is_logarithmic, step, len(near), str(prefix), str(suffix))
