@@ -17,14 +17,8 @@ from llava.model.lexical.line_chart_reading import find_value_ticks, read_line_c
 from llava.model.lexical.object_finder import Box, Drawn, share_area
 from llava.model.lexical.pie_finder import Pie, find_pie
 from llava.model.lexical.pie_reading import read_pie
-from llava.model.lexical.second_look import (
-    Read,
-    complete_words,
-    find_name_below,
-    read_margins,
-    read_slanted_labels,
-    read_turned_name,
-)
+from llava.model.lexical.second_look import complete_words, find_name_below, read_margins, read_turned_name
+from llava.model.lexical.turned_words import Read, read_slanted_labels
 
 # What is not told as an object: the parts of charts, and what carries text.
 _UNTOLD = ("bar", "key", "wedge", "sign")

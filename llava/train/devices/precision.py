@@ -32,8 +32,9 @@ def set_precision(
     ``is_outline`` there is nothing to cast, and no memory is taken, see ``load_opened``.
 
     A tower of which anything is trained stays in float32 as a whole, and one with a dtype of its own keeps that. The
-    newline vector is in float32 also where it is frozen: it is saved with what is trained, as it was. A quantized model's other weights keep what its quantization gave them. With ``has_original_tower``, a frozen tower is
-    in float16 where bfloat16 is not used, also where everything else is in float32, as in both originals.
+    newline vector is in float32 also where it is frozen: it is saved with what is trained, as it was. A quantized
+    model's other weights keep what its quantization gave them. With ``has_original_tower``, a frozen tower is in
+    float16 where bfloat16 is not used, also where everything else is in float32, as in both originals.
 
     Source: haotian-liu/LLaVA@c121f04 llava/train/train.py (``vision_tower.to(dtype=...)``).
     """
