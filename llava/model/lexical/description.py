@@ -202,13 +202,14 @@ def _number(rows: Sequence[Sequence[SeenLine]], texts: Sequence[Sequence[str]]) 
 
 
 def _group_rows(lines: Sequence[SeenLine]) -> list[list[SeenLine]]:
+    """The lines by rows, each from left to right. In reading order, a row's lines follow each other."""
     rows: list[list[SeenLine]] = []
     for line in lines:
-        if rows and _is_beside(rows[-1], line):
+        if rows and all(_is_beside(other, line) for other in rows[-1]):
             rows[-1].append(line)
         else:
             rows.append([line])
-    return rows
+    return [sorted(row, key=lambda line: line.box[0]) for row in rows]
 
 
 def _join(row: Sequence[SeenLine], texts: Sequence[str]) -> str:
@@ -219,11 +220,13 @@ def _join(row: Sequence[SeenLine], texts: Sequence[str]) -> str:
     return " | ".join(text + note for text, note in zip(texts, notes, strict=True))
 
 
-def _is_beside(row: Sequence[SeenLine], line: SeenLine) -> bool:
-    last = row[-1]
-    middle, height = (line.box[1] + line.box[3]) / 2, line.box[3] - line.box[1]
-    others, other_height = (last.box[1] + last.box[3]) / 2, last.box[3] - last.box[1]
-    return abs(middle - others) < 0.4 * min(height, other_height) and line.box[0] >= last.box[0]
+def _is_beside(a: SeenLine, b: SeenLine) -> bool:
+    """Whether two lines are on one height, side by side. Letters with tails move a line's middle."""
+    (left, top, right, bottom), (x0, y0, x1, y1) = a.box, b.box
+    height, width = min(bottom - top, y1 - y0), min(right - left, x1 - x0)
+    shared = min(bottom, y1) - max(top, y0)
+    is_level = abs(top + bottom - y0 - y1) < 0.8 * height or shared > 0.7 * height
+    return is_level and min(right, x1) - max(left, x0) < 0.2 * width
 
 
 def _note_colours(line: SeenLine) -> str:

@@ -24,6 +24,7 @@ from llava.model.lexical.turned_words import Read, read_slanted_labels
 _UNTOLD = ("bar", "key", "wedge", "sign")
 # A chart has some text, but no more lines.
 _MOST_LINES = 80
+_NO_PLOT: Box = (0.0, 0.0, 0.0, 0.0)
 
 
 class Scene(NamedTuple):
@@ -60,6 +61,8 @@ def read_scene(canvas: Tensor | None, lines: Sequence[Any], objects: Sequence[An
         seen = _read_drawn_chart(canvas, fills, lines, objects, read)
         if seen is not None:
             return seen
+        if read is not None and len(lines) <= _MOST_LINES:
+            lines = complete_words(canvas, fills, lines, range(len(lines)), _NO_PLOT, read) or lines
     shown = [each for each in objects if each.kind not in _UNTOLD]
     lines = [line for line in lines if not any(_is_letter_of(each, line) for each in shown)]
     chart = read_chart(objects, lines) if fills is None or fills.is_noisy else None
@@ -92,6 +95,8 @@ def _read_drawn_chart(
     # Where fills are hatched or noisy, the network may see more.
     if _count(bars) * (1.0 if fills.is_noisy else 1.4) + (not fills.is_noisy) < _count(objects):
         bars = [each for each in objects if each.kind in ("bar", "key")]
+    if _are_rows(bars, lines):
+        return None
     found = _find_chart(fills, lines, pie, bars)
     if read is not None and pie is None and _is_incomplete(found, bars, lines):
         margin = found.plot if found is not None else _surround(bars) if bars else _guess_plot(canvas)
@@ -117,6 +122,27 @@ def _read_drawn_chart(
             # Letters that were read in it, one by one, are no text beside it.
             used |= {i for i, line in enumerate(lines) if share_area(line.box, name[1]) > 0}
     return Scene([line for i, line in enumerate(lines) if i not in used], [], table)
+
+
+def _are_rows(bars: Sequence[Drawn], lines: Sequence[Any]) -> bool:
+    """Whether what was taken for bars are the coloured rows of a table: some hold lines side by side, and they are all
+    of one length, or others hold none.
+    """
+    boxes = [each.box for each in bars if each.kind == "bar"]
+    held = [_count_across([line.box for line in lines if _holds(box, line.box)]) for box in boxes]
+    widths = [box[2] - box[0] for box in boxes]
+    are_alike = bool(widths) and min(widths) > 0.97 * max(widths)
+    return any(count > 1 for count in held) and (are_alike or not all(count > 1 for count in held))
+
+
+def _holds(outer: Box, box: Box) -> bool:
+    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    return outer[0] <= x <= outer[2] and outer[1] <= y <= outer[3]
+
+
+def _count_across(boxes: Sequence[Box]) -> int:
+    """How many boxes lie on the first one's height, it among them."""
+    return sum(box[1] < (boxes[0][1] + boxes[0][3]) / 2 < box[3] for box in boxes)
 
 
 def _is_text(text: str) -> bool:

@@ -115,13 +115,14 @@ def read_turned_name(
 def complete_words(
     canvas: Tensor, fills: Fills, lines: Sequence[Any], used: Sequence[int], plot: Box, read: Read
 ) -> list[Any] | None:
-    """The lines, with those of a chart of which a first or last letter was missed read again; None if there are none.
+    """The lines, with those of which a first or last character was missed read again; None if there are none.
 
-    ``used``: the indices of the lines that are a part of the chart. See ``read_margins`` for the others.
+    ``used``: the indices of the lines that are looked at: those of a chart, or all of a page, whose ``plot`` is empty.
+    See ``read_margins`` for the others.
     """
     cut: dict[int, TurnedWord] = {}
     for i in used:
-        if sum(map(str.isalpha, lines[i].text)) > 0 and not _covers(plot, lines[i].box):
+        if any(map(str.isalpha if any(plot) else str.isalnum, lines[i].text)) and not _covers(plot, lines[i].box):
             word = _extend(fills, lines[i].box, plot)
             if word is not None:
                 cut[i] = word
@@ -132,7 +133,7 @@ def complete_words(
     whole = {
         i: lines[i]._replace(text=text, box=word.find_box())
         for (i, word), text in zip(cut.items(), texts, strict=True)
-        if len(text) > len(lines[i].text) and lines[i].text.strip() in text
+        if len(text) > len(lines[i].text) and lines[i].text.strip().lower() in text.lower()
     }
     if not whole:
         return None
@@ -157,7 +158,12 @@ def _extend(fills: Fills, box: Box, plot: Box) -> TurnedWord | None:
     # Beside the plot are its ticks.
     limit = int(plot[0]) if box[2] <= plot[0] + 3 else width
     left, right = max(0, int(box[0] - 2 * size)), min(limit, int(box[2] + 2 * size))
-    ink = find_ink(fills, top, bottom, left, right)
+    inner = fills.planes[:, top:bottom, int(box[0]) : int(box[2]) + 1]
+    if inner.size == 0:
+        return None
+    ground = np.median(inner.reshape(len(inner), -1), axis=1)
+    # A word that lost its capital was taken for a lower one: the bar of a T is above it.
+    ink = find_ink(fills, max(0, top - int(0.3 * size)), bottom, left, right, ground)
     columns = np.flatnonzero(ink.any(0)) + left
     inside = (columns >= box[0] + 0.2 * size) & (columns <= box[2] - 0.2 * size)
     if not inside.any():
@@ -168,8 +174,15 @@ def _extend(fills: Fills, box: Box, plot: Box) -> TurnedWord | None:
     missed = max(box[0] - own[0], own[-1] - box[2])
     if not 0.2 * size < missed < 1.5 * size:
         return None
-    rows, x = np.nonzero(ink[:, own[0] - left : own[-1] + 1 - left])
-    return TurnedWord(np.stack((x + own[0], rows + top), 1).astype(np.float64), 0.0, 1.0)
+    high = max(0, top - int(0.5 * size))
+    ink = find_ink(fills, high, min(height, bottom + int(0.3 * size)), int(own[0]), int(own[-1]) + 1, ground)
+    filled = ink.any(1)
+    while top > high and filled[top - high - 1]:
+        top -= 1
+    while bottom - high < len(filled) and filled[bottom - high]:
+        bottom += 1
+    rows, x = np.nonzero(ink[top - high : bottom - high])
+    return TurnedWord(np.stack((x + own[0], rows + top), 1).astype(np.float64), 0.0, 1.0, ground)
 
 
 def find_name_below(lines: Sequence[ReadLine], used: Sequence[int], plot: Box) -> int | None:

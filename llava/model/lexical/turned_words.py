@@ -40,13 +40,14 @@ class SeenText(NamedTuple):
 
 
 class TurnedWord(NamedTuple):
-    """A word that does not stand level: its pixels (x, y) [P, 2] on the canvas, its angle in degrees, counted upwards,
-    and how many times it is longer than it is high.
+    """A word that is read again: its pixels (x, y) [P, 2] on the canvas, its angle in degrees, counted upwards, and how
+    many times it is longer than it is high. ``ground``: the colour [3] behind it, 0 to 255, where it is not the page's.
     """
 
     pixels: npt.NDArray[np.float64]
     angle: float
     ratio: float
+    ground: npt.NDArray[np.float64] | None = None
 
     def find_box(self) -> Box:
         """The box around its pixels."""
@@ -172,7 +173,10 @@ def read_words(canvas: Tensor, fills: Fills, words: Sequence[TurnedWord], size: 
         own = torch.zeros(1, 1, *crop.shape[1:])
         own[0, 0, word.pixels[:, 1].astype(int) - y0, word.pixels[:, 0].astype(int) - x0] = 1
         # Parts of its neighbours are no part of a word, and blurred edges are.
-        crop = torch.where(F.max_pool2d(own, 5, 1, 2)[0] > 0, crop - page_colour[:, None, None], torch.zeros(()))
+        ground = page_colour if word.ground is None else torch.from_numpy(word.ground).float()
+        crop = torch.where(F.max_pool2d(own, 5, 1, 2)[0] > 0, crop - ground[:, None, None], torch.zeros(()))
+        # White letters become black ones on a white page.
+        crop = -crop if (crop.mean() > 0) == (page_colour.mean() > 128) else crop
         rows, columns = (np.arange(0, b - a, 1 / scale) + a for a, b in ((v0, v1), (u0, u1)))
         places = columns[None, :, None] * along + rows[:, None, None] * down - (x0, y0)
         grid = torch.from_numpy((2 * places + 1) / (crop.shape[2], crop.shape[1]) - 1).float()
@@ -200,11 +204,13 @@ def _place(words: Sequence[TurnedWord], plot: Box) -> list[float]:
     return min(middles, tops, key=miss)
 
 
-def find_ink(fills: Fills, top: int, bottom: int, left: int, right: int) -> Bools:
-    """Which pixels of a part of the image differ from the page."""
+def find_ink(
+    fills: Fills, top: int, bottom: int, left: int, right: int, ground: npt.NDArray[np.float64] | None = None
+) -> Bools:
+    """Which pixels of a part of the image differ from the ``ground``, without one from the page."""
     part = fills.planes[:, top:bottom, left:right]
     away = np.zeros(part.shape[1:], dtype=bool)
-    for plane, value in zip(part, fills.colours[fills.grounds[0]], strict=True):
+    for plane, value in zip(part, fills.colours[fills.grounds[0]] if ground is None else ground, strict=True):
         away |= np.abs(plane.astype(np.int16) - round(value)) > 60
     return away
 
