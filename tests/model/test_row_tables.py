@@ -42,6 +42,16 @@ def test_what_is_no_table_with_a_head_stays_as_it_is(rows: list[list[str]]) -> N
     assert find_extremes(rows) == []
 
 
+def test_a_row_that_lacks_a_cell_finds_its_columns_by_their_places() -> None:
+    spans = [[(0, 40), (100, 190), (200, 290)], [(0, 40), (100, 170), (200, 210)], [(2, 42), (100, 130)]]
+    spans += [[(0, 40), (205, 220)]]
+    rows = [*TIMES[:2], ["9:05", "Ulm"], ["9:30", "3"]]
+    labelled = label_cells([*rows, TIMES[2], TIMES[2]], [*spans, spans[0], spans[0]])
+    assert labelled[2:4] == [["Time: 9:05", "Destination: Ulm"], ["Time: 9:30", "Platform: 3"]]
+    assert label_cells([*rows, TIMES[2], TIMES[2]])[2:4] == rows[2:]  # nothing tells where they stand
+    assert label_cells(rows[:3], [spans[0], spans[1], [(100, 120), (150, 180)]])[2] == rows[2]  # both in one column
+
+
 def test_numbers_in_columns_are_compared_and_times_are_not() -> None:
     assert [str(each) for each in find_extremes(TIMES)] == ["Highest Platform: Ulm 12; lowest: Bremen 7."]
     weather = [["City", "Temperature", "Rain"], ["Oslo", "-4 °C", "3 mm"], ["Lima", "19 °C", "3 mm"]]

@@ -186,11 +186,12 @@ def name_place(box: Box, size: tuple[int, int]) -> str:
 
 def _describe_rows(rows: Sequence[Sequence[SeenLine]]) -> str:
     texts = [[line.text for line in row] for row in rows]
+    spans = [[(line.box[0], line.box[2]) for line in row] for row in rows]
     count = "1 line" if len(rows) == 1 else f"{len(rows)} lines"
-    written = _number(rows, label_cells(texts))
+    written = _number(rows, label_cells(texts, spans))
     if sum(len(row) + 1 for row in written) > MAX_CHARACTERS:
         written = _number(rows, texts)  # more rows without their columns' names are better than few with them
-    return "\n".join([f"Text ({count}):", *_cut(written), *map(str, find_extremes(texts))])
+    return "\n".join([f"Text ({count}):", *_cut(written), *map(str, find_extremes(texts, spans))])
 
 
 def _number(rows: Sequence[Sequence[SeenLine]], texts: Sequence[Sequence[str]]) -> list[str]:

@@ -27,6 +27,9 @@ _SUMS = re.compile(
 )
 
 
+Span = tuple[float, float]
+
+
 class Extremes(NamedTuple):
     """The highest and the lowest in a column: what it counts, and each one's name and number as they are written."""
 
@@ -38,21 +41,29 @@ class Extremes(NamedTuple):
         return f"Highest {self.what}: {' '.join(self.highest)}; lowest: {' '.join(self.lowest)}."
 
 
-def label_cells(rows: Sequence[Sequence[str]]) -> list[list[str]]:
-    """The rows' cells, those below the head of a table as "Time: 8:32"; all others as they are."""
+def label_cells(rows: Sequence[Sequence[str]], spans: Sequence[Sequence[Span]] = ()) -> list[list[str]]:
+    """The rows' cells, those below the head of a table as "Time: 8:32"; all others as they are.
+
+    ``spans``: where each cell begins and ends, px, by which rows with fewer cells than the head find their columns.
+    """
     labelled = [list(row) for row in rows]
-    for start, end in _find_tables(rows):
-        for row in labelled[start + 1 : end]:
-            row[:] = [f"{name}: {cell}" for name, cell in zip(rows[start], row, strict=True)]
+    for table in _find_tables(rows, spans):
+        head = rows[table.start]
+        for row, columns in zip(labelled[table.start + 1 :], table.columns, strict=False):
+            row[:] = [f"{head[column]}: {cell}" for column, cell in zip(columns, row, strict=True)]
     return labelled
 
 
-def find_extremes(rows: Sequence[Sequence[str]]) -> list[Extremes]:
-    """What is highest and lowest in the columns of tables, and among the prices of a list that is none."""
+def find_extremes(rows: Sequence[Sequence[str]], spans: Sequence[Sequence[Span]] = ()) -> list[Extremes]:
+    """What is highest and lowest in the columns of tables, and among the prices of a list that is none.
+
+    ``spans`` as in ``label_cells``.
+    """
     found = []
-    tables = list(_find_tables(rows))
-    for start, end in tables:
-        found += _compare_columns(rows[start], rows[start + 1 : end])
+    tables = _find_tables(rows, spans)
+    for table in tables:
+        below = rows[table.start + 1 : table.start + 1 + len(table.columns)]
+        found += _compare_columns(rows[table.start], list(map(_fill, below, table.columns)))
     if not tables:
         prices = [pair for pair in map(_find_price, rows) if pair is not None]
         if len(prices) >= _LEAST_PRICES:
@@ -60,39 +71,73 @@ def find_extremes(rows: Sequence[Sequence[str]]) -> list[Extremes]:
     return found
 
 
-def _find_tables(rows: Sequence[Sequence[str]]) -> list[tuple[int, int]]:
-    """The rows of each table, from its head to the one after its last."""
-    tables, start = [], 0
+class _Table(NamedTuple):
+    """The number of a table's head, and the columns of the cells of each row below it."""
+
+    start: int
+    columns: list[list[int]]
+
+
+def _find_tables(rows: Sequence[Sequence[str]], spans: Sequence[Sequence[Span]]) -> list[_Table]:
+    tables: list[_Table] = []
+    start = 0
     while start < len(rows):
-        end = start + 1
-        while end < len(rows) and len(rows[end]) == len(rows[start]):
-            end += 1
-        # What stands above a head may have as many cells, so the head is the first from which on it is a table.
-        head = next((i for i in range(start, end) if _is_table(rows[i:end])), None)
-        if head is not None:
-            tables.append((head, end))
-        start = end
+        table = _open_table(rows, spans, start)
+        if table is not None:
+            tables.append(table)
+        start += 1 if table is None else 1 + len(table.columns)
     return tables
 
 
-def _is_table(rows: Sequence[Sequence[str]]) -> bool:
-    head, below = rows[0], rows[1:]
-    if len(head) < _LEAST_COLUMNS or len(below) < _LEAST_ROWS or len({cell.lower() for cell in head}) < len(head):
-        return False
+def _open_table(rows: Sequence[Sequence[str]], spans: Sequence[Sequence[Span]], start: int) -> _Table | None:
+    """The table whose head is a row; None if it is no head."""
+    head = rows[start]
+    if len(head) < _LEAST_COLUMNS or len({cell.lower() for cell in head}) < len(head):
+        return None
     if any(map(str.isdigit, "".join(head))) or not all(any(map(str.isalpha, cell)) for cell in head):
-        return False
-    return any(all(any(map(str.isdigit, row[i])) for row in below) for i in range(len(head)))
+        return None
+    every = list(range(len(head)))
+    columns: list[list[int]] = []
+    for i in range(start + 1, len(rows)):
+        if len(rows[i]) == len(head):
+            columns.append(every)
+        elif spans and 1 < len(rows[i]) < len(head) and (found := _assign(spans[start], spans[i])) is not None:
+            columns.append(found)
+        else:
+            break
+    whole = [row for row, own in zip(rows[start + 1 :], columns, strict=False) if own == every]
+    if len(columns) < _LEAST_ROWS or 2 * len(whole) < len(columns):
+        return None
+    has_numbers = any(all(any(map(str.isdigit, row[i])) for row in whole) for i in every)
+    return _Table(start, columns) if has_numbers else None
 
 
-def _compare_columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[Extremes]:
-    columns = list(zip(*rows, strict=True))
-    named = [i for i, cells in enumerate(columns) if sum(map(_is_name, cells)) > len(cells) / 2]
-    if not named:
-        return []
+def _assign(head: Sequence[Span], cells: Sequence[Span]) -> list[int] | None:
+    """The column of each cell: that which it shares most with, or is nearest to; None if two would have the same."""
+
+    def distance(a: Span, b: Span) -> float:
+        apart = max(a[0], b[0]) - min(a[1], b[1])
+        return apart if apart > 0 else min(abs(a[0] - b[0]), abs(a[1] - b[1]), abs(sum(a) - sum(b)) / 2) - 1e6
+
+    columns = [min(range(len(head)), key=lambda i: distance(head[i], cell)) for cell in cells]
+    return columns if columns == sorted(set(columns)) else None
+
+
+def _fill(row: Sequence[str], columns: Sequence[int]) -> dict[int, str]:
+    return dict(zip(columns, row, strict=True))
+
+
+def _compare_columns(head: Sequence[str], rows: Sequence[dict[int, str]]) -> list[Extremes]:
+    def is_named(column: int) -> bool:
+        cells = [row[column] for row in rows if column in row]
+        return len(cells) == len(rows) and 2 * sum(map(_is_name, cells)) > len(cells)
+
+    named = [i for i in range(len(head)) if is_named(i)]
     found = []
-    for name, cells in zip(head, columns, strict=True):
-        if all(_read_amount(cell) is not None for cell in cells):
-            found += _compare(name, columns[named[0]], cells)
+    for i, what in enumerate(head if named else ()):
+        counted = [row for row in rows if i in row]
+        if len(counted) > 1 and all(_read_amount(row[i]) is not None for row in counted):
+            found += _compare(what, [row[named[0]] for row in counted], [row[i] for row in counted])
     return found[:_MOST_COMPARED]
 
 
