@@ -159,12 +159,11 @@ def draw_sign(kit: Pad, page: Page) -> Drawn:
     rng, words = kit.rng, page.lines[0]
     width, height = rng.randint(520, 1300), rng.randint(420, 900)
     kind = rng.choice(("plate", "slate", "paper", "glow"))
-    glow = rng.choice(((255, 120, 190), (120, 240, 255)))
     fill, ink = {
         "plate": (rng.choice(_STRONG), _LIGHT),
         "slate": ((44, 50, 48), (236, 232, 214)),
         "paper": (rng.choice(_SOFT), rng.choice(_STRONG)),
-        "glow": ((18, 16, 30), glow),
+        "glow": ((18, 16, 30), rng.choice(((255, 120, 190), (120, 240, 255)))),
     }[kind]
     parts = words.split(" ")
     half = (len(parts) + 1) // 2
