@@ -495,6 +495,7 @@ def draw_chart(kit: Pad, page: Page) -> Drawn:
     look = {
         "font.family": family,
         "font.size": rng.choice((12, 14)),
+        "axes.unicode_minus": False,  # few of the faces have the sign
         "axes.spines.top": False,
         "axes.spines.right": False,
         **dict.fromkeys(("figure.facecolor", "axes.facecolor"), ground),
