@@ -53,17 +53,20 @@ BOARDS: tuple[tuple[Any, Any], ...] = (
 class Kit:
     """Fonts at any size, and a random generator of the image's own."""
 
-    def __init__(self, fetch: Callable[[str], Path], seed: str) -> None:
+    def __init__(
+        self, fetch: Callable[[str], Path], seed: str, faces: dict[str, tuple[str, ...]] | None = None
+    ) -> None:
         self.rng = random.Random(seed)
         self._fetch = fetch
+        self._faces = faces or FACES
 
     def font(self, package: str, size: float, place: int = 0) -> ImageFont.FreeTypeFont:
-        name = FACES[package][min(place, len(FACES[package]) - 1)]
+        name = self._faces[package][min(place, len(self._faces[package]) - 1)]
         path = next(path for path in sorted(self._fetch(package).rglob(name)))
         return ImageFont.truetype(str(path), round(size))
 
     def any_font(self, size: float) -> ImageFont.FreeTypeFont:
-        return self.font(self.rng.choice(list(FACES)), size, self.rng.randrange(3))
+        return self.font(self.rng.choice(list(self._faces)), size, self.rng.randrange(3))
 
 
 Asked = list[dict[str, Any]]
@@ -325,14 +328,16 @@ def draw_poster(kit: Kit, title: str, facts: list[str], ask: Asked) -> Drawn:
     return as_jpeg(image), ask
 
 
-def draw_all(folder: Path, fetch: Callable[[str], Path]) -> list[dict[str, Any]]:
-    """Draws every image into the folder; returns the entries of its ``truth.json``."""
+def draw_all(folder: Path, fetch: Callable[[str], Path], edition: str = "a") -> list[dict[str, Any]]:
+    """Draws every image of an edition, a or b, into the folder; returns the entries of its ``truth.json``."""
     from benchmarks.talking_charts import draw_charts
+    from benchmarks.talking_edition_b import draw_edition
     from benchmarks.talking_pages import draw_pages
 
     truths: list[dict[str, Any]] = []
     found: Iterator[tuple[str, Drawn]]
-    for found in (_draw_words(fetch), draw_pages(fetch), draw_charts(fetch)):
+    first = (_draw_words(fetch), draw_pages(fetch), draw_charts(fetch))
+    for found in first if edition == "a" else (draw_edition(fetch),):
         for group, (image, asked) in found:
             file = f"{len({row['file'] for row in truths}) + 1:03d}.png"
             image.convert("RGB").save(folder / file)

