@@ -43,7 +43,7 @@ from llava.scratch.talking.seen_records import (
     quote,
     say_missing,
 )
-from llava.scratch.talking.shape_records import draw_shapes_record
+from llava.scratch.talking.shape_records import draw_comparison_record, draw_shapes_record
 from llava.scratch.talking.sign_records import draw_lines_record, draw_sign_record
 from llava.synth import words
 
@@ -279,7 +279,8 @@ def draw_notice_record(rng: random.Random) -> Record:
 
 
 MAKERS: dict[str, tuple[float, Callable[[random.Random], Record]]] = {
-    "shapes": (0.22, draw_shapes_record),
+    "shapes": (0.18, draw_shapes_record),
+    "comparisons": (0.14, draw_comparison_record),
     "signs": (0.13, draw_sign_record),
     "lines": (0.1, draw_lines_record),
     "form": (0.08, draw_form_record),

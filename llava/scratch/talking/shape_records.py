@@ -22,6 +22,7 @@ from llava.scratch.talking.seen_records import (
 from llava.synth.drawing import SHAPES
 from llava.synth.scene import SCENE_COLORS
 
+_NINE_PLACES = tuple("top left;top;top right;left;center;right;bottom left;bottom;bottom right".split(";"))
 _OPPOSITES = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 
 
@@ -54,18 +55,37 @@ def draw_shapes_record(rng: random.Random) -> Record:
     size = (rng.randint(100, 1500), rng.randint(100, 1200))
     count = rng.choice((1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 7, 8))
     few = [(rng.choice(SCENE_COLORS), rng.choice(SHAPES)) for _ in range(rng.choice((2, 3, 8, 8)))]
-    seen = []
-    for _ in range(count):
-        colour, kind = rng.choice(few)
-        x, y, r = rng.uniform(0.1, 0.9) * size[0], rng.uniform(0.1, 0.9) * size[1], rng.uniform(5, 80)
-        seen.append(Drawn(kind, colour, (x - r, y - r, x + r, y + r)))
-    record, scene = Record("shapes", describe(size, [], seen)), _Scene(seen, size)
+    scene = _place(rng, size, [rng.choice(few) for _ in range(count)])
+    record = Record("shapes", describe(size, [], scene.seen))
     for ask in _QUESTIONS:
         ask(rng, record, scene)
     if rng.random() < 0.3:
         record.ask(*ask_where_no_text_is(rng))
     ask_unknown(rng, record, rate=0.15)
     return record.shorten(rng, 12)
+
+
+def draw_comparison_record(rng: random.Random) -> Record:
+    """Two to five different objects, and questions whose answer is one word: how two lie to each other, or which of
+    several options is right. A word is little to learn from, so there are as many of them as fit.
+    """
+    size = (rng.randint(100, 1500), rng.randint(100, 1200))
+    count = rng.choice((2, 2, 2, 3, 3, 4, 5))
+    scene = _place(rng, size, list(zip(rng.sample(SCENE_COLORS, count), rng.sample(SHAPES, count), strict=True)))
+    record = Record("shapes", describe(size, [], scene.seen))
+    for _ in range(14):
+        ask = _ask_relation if rng.random() < 0.6 else _ask_option
+        ask(rng, record, scene)
+    return record.shorten(rng)
+
+
+def _place(rng: random.Random, size: tuple[int, int], named: Sequence[tuple[str, str]]) -> _Scene:
+    """Objects with these colours and kinds, anywhere on an image of ``size`` px."""
+    seen = []
+    for colour, kind in named:
+        x, y, r = rng.uniform(0.1, 0.9) * size[0], rng.uniform(0.1, 0.9) * size[1], rng.uniform(5, 80)
+        seen.append(Drawn(kind, colour, (x - r, y - r, x + r, y + r)))
+    return _Scene(seen, size)
 
 
 def _name(seen: Drawn) -> str:
@@ -173,7 +193,14 @@ def _ask_option(rng: random.Random, record: Record, scene: _Scene) -> None:
     if not unique:
         return
     one = rng.choice(unique)
-    ask_for_option(rng, record, f"What color is the {one.kind}?", one.colour, SCENE_COLORS)
+    way = rng.randrange(4)
+    if way == 0 and scene.colours.count(one.colour) == 1:
+        ask_for_option(rng, record, f"What is the {one.colour} object?", one.kind, SHAPES)
+    elif way == 1:
+        place = name_place(one.box, scene.size)
+        ask_for_option(rng, record, f"Where is the {one.kind}?", place, _NINE_PLACES)
+    else:
+        ask_for_option(rng, record, f"What color is the {one.kind}?", one.colour, SCENE_COLORS)
     counted = [str(count) for count in range(1, 10)]
     ask_for_option(rng, record, "How many objects are there?", str(len(scene.seen)), counted)
 
