@@ -21,6 +21,8 @@ from llava.model.lexical.turned_words import Read, SeenText, TurnedWord, find_in
 _SCALE = 2
 # A strip is not read if it has more pixels than this: nothing then is too small to be read.
 _MAX_PIXELS = 1_200_000
+# Where more words seem to be cut, it is a texture that they stand on.
+_MOST_CUT = 24
 # A name that is lower than this is read enlarged.
 _SMALL_PX = 20
 
@@ -126,7 +128,7 @@ def complete_words(
             word = _extend(fills, lines[i].box, plot)
             if word is not None:
                 cut[i] = word
-    if not cut:
+    if not 0 < len(cut) <= _MOST_CUT:
         return None
     size = float(np.median([lines[i].box[3] - lines[i].box[1] for i in cut]))
     texts = read_words(canvas, fills, list(cut.values()), size, read)
@@ -184,6 +186,8 @@ def _extend(fills: Fills, box: Box, plot: Box) -> TurnedWord | None:
     while bottom - high < len(filled) and filled[bottom - high]:
         bottom += 1
     rows, x = np.nonzero(ink[top - high : bottom - high])
+    if not len(rows):
+        return None
     return TurnedWord(np.stack((x + own[0], rows + top), 1).astype(np.float64), 0.0, 1.0, ground)
 
 

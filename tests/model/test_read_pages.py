@@ -1,0 +1,107 @@
+"""Pages that hold no chart: coloured rows are no bars, words that lost a letter are read again, rows keep together."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from llava.model.lexical.description import describe, join_rows
+from llava.model.lexical.scene_text import read_scene
+
+Color = tuple[int, int, int]
+BLUE, PALE, WHITE, BLACK = (68, 114, 196), (221, 232, 245), (255, 255, 255), (20, 20, 24)
+
+
+class Line(NamedTuple):
+    text: str
+    box: tuple[float, float, float, float]
+    ink: str = "black"
+    ground: str = "white"
+    score: float = 1.0
+
+
+def to_canvas(image: Image.Image) -> torch.Tensor:
+    return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).contiguous()
+
+
+def draw_table(rows: list[list[str]]) -> tuple[torch.Tensor, list[Line]]:
+    """A table with a blue head and every second row pale."""
+    image = Image.new("RGB", (620, 80 + 56 * len(rows)), WHITE)
+    pen, font = ImageDraw.Draw(image), ImageFont.load_default(26)
+    lines = []
+    for y, row in enumerate(rows):
+        top = 40 + 56 * y
+        ground = BLUE if y == 0 else PALE if y % 2 == 0 else WHITE
+        pen.rectangle((40, top, 580, top + 55), fill=ground)
+        for x, text in enumerate(row):
+            at = (54 + 170 * x, top + 12)
+            pen.text(at, text, font=font, fill=WHITE if y == 0 else BLACK)
+            lines.append(Line(text, pen.textbbox(at, text, font=font)))
+    return to_canvas(image), lines
+
+
+def test_coloured_rows_of_a_table_are_no_bars() -> None:
+    rows = [
+        ["Name", "Average", "Subject"],
+        ["Anna", "1.7", "Music"],
+        ["Boris", "2.3", "Latin"],
+        ["Clara", "1.3", "Art"],
+    ]
+    canvas, lines = draw_table(rows)
+    scene = read_scene(canvas, lines, [])
+    assert scene.chart is None
+    assert scene.lines == lines
+    assert "3. Name: Boris | Average: 2.3 | Subject: Latin" in describe((620, 304), scene.lines, [])
+
+
+def test_lines_on_one_height_are_one_row_whatever_their_letters_reach() -> None:
+    lines = [
+        Line("Chemistry", (448, 281, 616, 314)),
+        Line("1.7", (232, 280, 284, 315)),
+        Line("Anna", (64, 283, 152, 313)),
+    ]
+    assert join_rows(lines) == ["Anna | 1.7 | Chemistry"]
+    below = Line("Latin", (444, 310, 532, 345))
+    assert join_rows([*lines, below]) == ["Anna | 1.7 | Chemistry", "Latin"]
+
+
+@pytest.mark.parametrize(("ground", "ink"), [(WHITE, BLACK), (BLUE, WHITE), (BLACK, WHITE)])
+def test_a_word_that_lost_its_capital_is_read_again_on_any_ground(ground: Color, ink: Color) -> None:
+    image = Image.new("RGB", (500, 200), WHITE)
+    pen, font = ImageDraw.Draw(image), ImageFont.load_default(30)
+    pen.rectangle((60, 50, 320, 130), fill=ground)
+    pen.text((100, 70), "Trout", font=font, fill=ink)
+    whole = pen.textbbox((100, 70), "Trout", font=font)
+    rest = pen.textbbox((100 + pen.textlength("T", font=font), 70), "rout", font=font)
+    seen: list[np.ndarray] = []
+
+    def look(strip: torch.Tensor) -> list[Line]:
+        seen.append(strip.float().mean(0).numpy())
+        return [Line("Trout", (5, 5, strip.shape[2] - 5, strip.shape[1] - 5))]
+
+    other = Line("Milk", (330, 150, 390, 180))
+    scene = read_scene(to_canvas(image), [Line("rout", rest), other], [], look)
+    assert [line.text for line in scene.lines] == ["Trout", "Milk"]
+    assert scene.lines[0].box == pytest.approx(whole, abs=3)
+    [strip] = seen
+    dark = strip < 128  # dark letters on light, whichever way round they were
+    assert 0.02 < dark.mean() < 0.5
+    assert 0.9 <= np.ptp(np.flatnonzero(dark.any(0))) / (whole[2] - whole[0]) <= 2.1  # at most twice as large
+
+
+def test_a_second_reading_counts_only_where_it_holds_the_first() -> None:
+    image = Image.new("RGB", (500, 200), WHITE)
+    pen, font = ImageDraw.Draw(image), ImageFont.load_default(30)
+    pen.text((100, 70), "Trout", font=font, fill=BLACK)
+    rest = pen.textbbox((100 + pen.textlength("T", font=font), 70), "rout", font=font)
+    scene = read_scene(to_canvas(image), [Line("rout", rest)], [], lambda strip: [Line("Tram", (5, 5, 60, 20))])
+    assert [line.text for line in scene.lines] == ["rout"]
+
+
+def test_texts_that_are_mostly_marks_are_left_out() -> None:
+    lines = [Line("k.>>", (10, 10, 60, 30)), Line("x = 3;", (10, 40, 60, 60))]
+    assert [line.text for line in read_scene(None, lines, []).lines] == ["x = 3;"]
