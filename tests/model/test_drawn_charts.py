@@ -300,6 +300,18 @@ def test_slanted_labels_are_turned_level_and_stand_below_their_bars(angle: float
     assert set(np.argsort(widths)[-2:]) == {0, 2}
 
 
+def test_a_chart_with_nothing_below_its_axis_has_no_slanted_labels() -> None:
+    def paint(axes: Any) -> None:
+        axes.bar([0, 1, 2, 3, 4], [12, 37, 25, 9, 30])
+        axes.set_xticks([])
+
+    canvas, lines = draw(paint, size=(6.0, 4.0))
+    assert lines
+    # A stroke from the axis down to the edge is a part of the plot.
+    canvas[:, -60:, 200:204] = 0
+    assert read_scene(canvas, lines, [], lambda strip: []).chart is not None
+
+
 def test_a_turned_name_is_found_past_its_own_stray_letters() -> None:
     def paint(axes: Any) -> None:
         axes.bar(list(VOTES), list(VOTES.values()))

@@ -127,6 +127,8 @@ def _find_slanted(
     parts = find_components(ink)
     above = np.isin(parts.labels, parts.labels[parts.rows < 2])
     ink[parts.rows[above], parts.columns[above]] = False
+    if not ink.any():
+        return [], []
     reach = max(1, round(0.18 * size))
     joined = F.max_pool2d(torch.from_numpy(ink)[None].float(), 2 * reach + 1, 1, reach)[0].numpy() > 0
     parts = find_components(joined)
