@@ -22,6 +22,12 @@ def test_cells_below_a_head_have_their_columns_names() -> None:
     ]
 
 
+def test_a_head_may_hold_a_unit_and_a_value_is_no_head() -> None:
+    rows = [["per 100 g", "Bar A", "Q2"], ["Energy", "412", "385"], ["Fat", "17.5", "11.2"]]
+    assert label_cells(rows)[2] == ["per 100 g: Fat", "Bar A: 17.5", "Q2: 11.2"]
+    assert label_cells([["Tea", "2 kg", "Milk"], *rows[1:]])[1] == rows[1]
+
+
 def test_a_row_of_as_many_cells_above_the_head_is_not_the_head() -> None:
     assert label_cells([["Gate 1", "Hall", "East"], *TIMES])[2] == ["Time: 8:32", "Destination: Bremen", "Platform: 7"]
 
@@ -67,6 +73,7 @@ def test_prices_of_a_list_are_compared_without_its_sums() -> None:
     rows = [["The Inn"], ["Soup ....", "5.80"], ["Trout . . .", "15.80"], ["2 x Tea 2.40"], ["Total", "24.00"]]
     assert [str(each) for each in find_extremes(rows)] == ["Highest price: Trout 15.80; lowest: Tea 2.40."]
     assert find_extremes(rows[:3]) == []  # two prices
+    assert find_extremes([["Fat (g)", "17.5", "11.2"], ["Sugar (g)", "33.0", "41.6"], ["Salt (g)", "0.4", "0.7"]]) == []
     assert find_extremes([["Soup", "5.80"], ["Trout", "5.80"], ["Tea", "5.80"]]) == []
 
 

@@ -94,7 +94,7 @@ def _open_table(rows: Sequence[Sequence[str]], spans: Sequence[Sequence[Span]], 
     head = rows[start]
     if len(head) < _LEAST_COLUMNS or len({cell.lower() for cell in head}) < len(head):
         return None
-    if any(map(str.isdigit, "".join(head))) or not all(any(map(str.isalpha, cell)) for cell in head):
+    if not all(map(_is_heading, head)):
         return None
     every = list(range(len(head)))
     columns: list[list[int]] = []
@@ -108,8 +108,14 @@ def _open_table(rows: Sequence[Sequence[str]], spans: Sequence[Sequence[Span]], 
     whole = [row for row, own in zip(rows[start + 1 :], columns, strict=False) if own == every]
     if len(columns) < _LEAST_ROWS or 2 * len(whole) < len(columns):
         return None
-    has_numbers = any(all(any(map(str.isdigit, row[i])) for row in whole) for i in every)
-    return _Table(start, columns) if has_numbers else None
+    below = list(zip(*whole, strict=True))
+    has_numbers = any(all(map(_has_digit, cells)) for cells in below)
+    # A name with a digit, such as "Q2", heads numbers or plain names, and nothing that is written like it.
+    are_apart = all(
+        not _has_digit(cell) or not any(_has_digit(other) and _is_heading(other) for other in cells)
+        for cell, cells in zip(head, below, strict=True)
+    )
+    return _Table(start, columns) if has_numbers and are_apart else None
 
 
 def _assign(head: Sequence[Span], cells: Sequence[Span]) -> list[int] | None:
@@ -151,8 +157,18 @@ def _compare(what: str, names: Sequence[str], amounts: Sequence[str]) -> list[Ex
     return [Extremes(what, *((names[i], amounts[i]) for i in (most, least)))]
 
 
+def _is_heading(cell: str) -> bool:
+    """Whether a cell may be the name of a column, such as "Height (m)" or "per 100 g", and is no value itself."""
+    letters, digits = (sum(map(is_one, cell)) for is_one in (str.isalpha, str.isdigit))
+    return letters >= max(1, digits) and _read_amount(cell) is None
+
+
+def _has_digit(cell: str) -> bool:
+    return any(map(str.isdigit, cell))
+
+
 def _is_name(cell: str) -> bool:
-    return any(map(str.isalpha, cell)) and not any(map(str.isdigit, cell))
+    return any(map(str.isalpha, cell)) and not _has_digit(cell)
 
 
 def _read_amount(text: str) -> float | None:
@@ -164,7 +180,9 @@ def _read_amount(text: str) -> float | None:
 
 
 def _find_price(row: Sequence[str]) -> tuple[str, str] | None:
-    """The name and the price of a row that ends in one; None for sums, and for what is no item."""
+    """The name and the price of a row that ends in one; None for a sum, and where no price is."""
+    if any(_read_amount(cell) is not None for cell in row[1:-1]):
+        return None
     text = " ".join(row).strip()
     match = _PRICE_AT_END.fullmatch(text) if len(text) <= _MOST_CHARACTERS else None
     if match is None or not any(map(str.isalpha, match[1])) or _SUMS.search(match[1]):

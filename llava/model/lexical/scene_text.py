@@ -24,6 +24,7 @@ from llava.model.lexical.turned_words import Read, read_slanted_labels
 _UNTOLD = ("bar", "key", "wedge", "sign")
 # A chart has some text, but no more lines.
 _MOST_LINES = 80
+_OF_DASHES = frozenset("sweacmnu=-_.\"'~:2")
 _NO_PLOT: Box = (0.0, 0.0, 0.0, 0.0)
 
 
@@ -146,7 +147,10 @@ def _count_across(boxes: Sequence[Box]) -> int:
 
 
 def _is_text(text: str) -> bool:
-    """Whether at least half of the characters are letters or digits: textures are read as "k.>>"."""
+    """Whether it is neither what textures are read as, such as "k.>>", nor what dashed rules are: "s s se e w"."""
+    words = text.split()
+    if len(words) > 3 and sum(len(word) < 3 and set(word) <= _OF_DASHES for word in words) > 0.7 * len(words):
+        return False
     return any(map(str.isalnum, text)) and 2 * sum(map(str.isalnum, text)) >= len("".join(text.split()))
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from llava.model.lexical.chart_reading import ReadLine
-from llava.model.lexical.flat_fills import Fills
+from llava.model.lexical.flat_fills import Bools, Fills
 from llava.model.lexical.object_finder import Box
 from llava.model.lexical.turned_words import Read, SeenText, TurnedWord, find_ink, read_words, share_smaller
 
@@ -180,7 +180,7 @@ def _extend(fills: Fills, box: Box, plot: Box) -> TurnedWord | None:
         return None
     high = max(0, top - int(0.5 * size))
     ink = find_ink(fills, high, min(height, bottom + int(0.3 * size)), int(own[0]), int(own[-1]) + 1, ground)
-    filled = ink.any(1)
+    filled: Bools = np.asarray(ink.any(1))
     while top > high and filled[top - high - 1]:
         top -= 1
     while bottom - high < len(filled) and filled[bottom - high]:

@@ -166,9 +166,9 @@ def _ask_for_values(rng: random.Random, record: Record, chart: ChartTable) -> No
     record.ask(f"Is {a.label} {word} than {b.label}?", f"{'Yes' if holds else 'No'}, {both}")
     colours = [bar.colour for bar in chart.bars]
     if a.colour != b.colour:
-        ways = (f"the {part} {a.label}", f"the {'slice' if chart.is_pie else 'bar'} {a.label}", a.label)
+        names = (f"the {part} {a.label}", f"the {'slice' if chart.is_pie else 'bar'} {a.label}", a.label)
         question = pick(rng, "What color is {}?", "Which color is {}?", "Which color does {} have?")
-        question = question.format(rng.choice(ways))
+        question = question.format(rng.choice(names))
         record.ask(question, f"The {part} {a.label} is {a.colour}.")
     if colours.count(a.colour) == 1:
         record.ask(f"What does the {a.colour} {part} show?", f"The {a.colour} {part} shows {a.label}, {a.value}.")
