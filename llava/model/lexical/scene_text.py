@@ -151,6 +151,9 @@ def _is_text(text: str) -> bool:
     words = text.split()
     if len(words) > 3 and sum(len(word) < 3 and set(word) <= _OF_DASHES for word in words) > 0.7 * len(words):
         return False
+    letters = set("".join(words).lower())
+    if len(words) > 1 and all(len(word) < 3 for word in words) and len(letters) < 3 and letters <= _OF_DASHES:
+        return False
     return any(map(str.isalnum, text)) and 2 * sum(map(str.isalnum, text)) >= len("".join(text.split()))
 
 

@@ -39,12 +39,47 @@ _COMPANIES = (
     "Motors;Foods;Travel;& Partner"
 ).split(";")
 _ASKED_OF_CARDS = {
-    "name": ("What is the name of the person?", "Whose card is this?", "Who is this card from?", "What is the name?"),
-    "job": ("What is the job of {name}?", "What is the profession?", "What does {name} do?", "What is the job title?"),
-    "company": ("What is the name of the company?", "Which company is it?", "Where does {name} work?"),
-    "phone": ("What is the phone number?", "What is the telephone number?", "How can I call {name}?"),
-    "mail": ("What is the e-mail address?", "What is the email?", "Which e-mail address is given?"),
-    "address": ("What is the address?", "Where is the office?", "In which street is it?"),
+    "name": (
+        "What is the name of the person?",
+        "Whose card is this?",
+        "Whose business card is it?",
+        "Who is this card from?",
+        "What is the name?",
+    ),
+    "job": (
+        "What is the job of {name}?",
+        "What is the profession?",
+        "What does {name} do?",
+        "What is the job title?",
+        "What is the position of {name}?",
+        "What does this person do?",
+    ),
+    "company": (
+        "What is the name of the company?",
+        "Which company is it?",
+        "Where does {name} work?",
+        "Which company is named on the card?",
+    ),
+    "phone": (
+        "What is the phone number?",
+        "What is the telephone number?",
+        "How can I call {name}?",
+        "At which number can I reach {name}?",
+        "What is the number?",
+    ),
+    "mail": (
+        "What is the e-mail address?",
+        "What is the email?",
+        "Which e-mail address is given?",
+        "At which e-mail address can I write to {name}?",
+        "What e-mail address is on the card?",
+    ),
+    "address": (
+        "What is the address?",
+        "Where is the office?",
+        "In which street is it?",
+        "What is the street address?",
+    ),
     "site": ("What is the website?", "Which website is given?"),
 }
 _SAID_OF_CARDS = {
@@ -146,7 +181,8 @@ def draw_window_record(rng: random.Random) -> Record:
     question = pick(rng, "Which buttons are there?", "What do the buttons say?", "Which buttons can I press?")
     record.ask(question, f"The button is {listed}." if len(buttons) == 1 else f"The buttons are {listed}.")
     count = "1 button" if len(buttons) == 1 else f"{len(buttons)} buttons"
-    question = pick(rng, "How many buttons are there?", "How many buttons does the window have?", "Count the buttons.")
+    question = pick(rng, "How many buttons are there?", "How many buttons does the window have?",
+                    "How many buttons are in the window?")  # fmt: skip
     record.ask(question, f"There {'is' if len(buttons) == 1 else 'are'} {count}.")
     other = rng.choice([button for button in _BUTTONS if button not in buttons])
     asked = rng.choice((buttons[0], other))
@@ -164,7 +200,7 @@ def draw_window_record(rng: random.Random) -> Record:
         about = f"The image shows a window with the title {title}. It lists {list_all([o for o, _ in options])}."
     record.ask(ask_description(rng), about)
     record.ask(*ask_for_text(rng, join_rows(lines)))
-    ask_unknown(rng, record, rate=0.4, known=" ".join(name for name, _ in options))
+    ask_unknown(rng, record, rate=0.25, known=" ".join(name for name, _ in options))
     return record.shorten(rng)
 
 

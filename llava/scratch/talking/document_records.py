@@ -124,7 +124,7 @@ def draw_table_record(rng: random.Random) -> Record:
     about = f'a table with the title "{title}"' if title else "a table"
     record.ask(ask_description(rng), f"The image shows {about}. It lists {list_all(table.names)}.")
     record.ask(*ask_for_text(rng, join_rows(lines)))
-    ask_unknown(rng, record, rate=0.5, known=" ".join(columns))
+    ask_unknown(rng, record, rate=0.25, known=" ".join(columns))
     return record.shorten(rng)
 
 
@@ -167,7 +167,10 @@ def _ask_for_cells(rng: random.Random, record: Record, table: _Table) -> None:
         column, name, value = table.columns[place].lower(), row[table.keyed], row[place]
         question = pick(rng, f"What is the {column} of {name}?", f"What is the {column} for {name}?",
                         f"Which {column} does {name} have?", f"What {column} does {name} have?",
-                        f"{name}: {column}?", f"Tell me the {column} of {name}.")  # fmt: skip
+                        f"{name}: {column}?", f"Tell me the {column} of {name}.",
+                        f"What does it say for {name} under {column}?")  # fmt: skip
+        if value.isdigit() and rng.random() < 0.4:
+            question = f"How many {column} does {name} have?"
         if column == "time" and table.key == "Destination" and rng.random() < 0.6:
             question = f"When does the {rng.choice(('train', 'bus', 'flight'))} to {name} leave?"
         if column == "price" and rng.random() < 0.6:
@@ -216,13 +219,30 @@ _HEADINGS = (
     "Bike for sale;Room to rent;Movie Night;Save changes?;New message;Garden Party;Spring Sale;Art Exhibition"
 ).split(";")
 _ASKS = {
-    "date": ("When is it?", "What is the date?", "On which day is it?"),
-    "time": ("What time is it at?", "What is the time?", "When does it start?"),
-    "place": ("Where is it?", "What is the place?", "Where does it take place?"),
-    "price": ("How much does it cost?", "What is the price?", "How much is it?"),
-    "phone number": ("What is the phone number?", "Which number can I call?", "What is the telephone number?"),
+    "date": (
+        "When is it?",
+        "What is the date?",
+        "On which day is it?",
+        "On which day does it happen?",
+        "Which day is it on?",
+    ),
+    "time": ("What time is it at?", "What is the time?", "When does it start?", "At what time does it begin?"),
+    "place": (
+        "Where is it?",
+        "What is the place?",
+        "Where does it take place?",
+        "Where can I go?",
+        "In which place is it?",
+    ),
+    "price": ("How much does it cost?", "What is the price?", "How much is it?", "What do I have to pay?"),
+    "phone number": (
+        "What is the phone number?",
+        "Which number can I call?",
+        "What is the telephone number?",
+        "Which number should I call?",
+    ),
     "e-mail address": ("What is the e-mail address?", "What is the email?"),
-    "name": ("What is the name of the person?", "Whose name is given?", "Who is the contact?"),
+    "name": ("What is the name of the person?", "Whose name is given?", "Who is the contact?", "Whom should I call?"),
 }
 _WRITES = {
     "date": ("{}", "Date: {}", "on {}"),
@@ -266,7 +286,8 @@ def draw_notice_record(rng: random.Random) -> Record:
     absent = [what for what in facts if what not in held and not is_shown(what, record.description)]
     for what in rng.sample(absent, min(2, len(absent))):
         record.ask(rng.choice(_ASKS[what]), say_missing(rng, what))
-    question = pick(rng, "What is the heading?", "What is the title?", "What is this about?")
+    question = pick(rng, "What is the heading?", "What is the title?", "What is this about?",
+                    "What is being advertised?", "What is announced?", "Which event is it?")  # fmt: skip
     record.ask(question, f"The heading is {quote(rng, heading)}.")
     given = list_all([f"the {what} {facts[what]}" for what in held])
     about = f"The image shows a notice with the heading {quote(rng, heading)}. It gives {given}."

@@ -59,7 +59,7 @@ def draw_form_record(rng: random.Random) -> Record:
     if title:
         question = pick(rng, "What is the title?", "What is the heading?", "What kind of document is this?")
         record.ask(question, f"The title is {title}.")
-    ask_unknown(rng, record, rate=0.3)
+    ask_unknown(rng, record, rate=0.2)
     return record.shorten(rng)
 
 

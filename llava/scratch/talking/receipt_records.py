@@ -151,13 +151,15 @@ def _draw_lines(rng: random.Random, receipt: _Receipt) -> list[Line]:
 def _ask_for_prices(rng: random.Random, record: Record, receipt: _Receipt) -> None:
     for item, price in rng.sample(receipt.rows, min(3, len(receipt.items))):
         question = pick(rng, "How much is the {}?", "What is the price of {}?", "How much does the {} cost?",
-                        "What does {} cost?", "What is the {}?", "Price of {}?")  # fmt: skip
+                        "What does {} cost?", "What is the {}?", "Price of {}?", "How much did the {} cost?")  # fmt: skip
         name = item if rng.random() < 0.5 else item.lower()
         answer = pick(rng, f"The {name} costs {price}.", f"The {name} is {price}.", f"It costs {price}.")
         record.ask(question.format(name), answer)
     if receipt.total:
         question = pick(rng, "What is the total?", "How much is the total?", "What is the total amount?",
-                        "How much is it in all?", "What is the sum?")  # fmt: skip
+                        "How much is it in all?", "What is the sum?", "How much was paid altogether?",
+                        "What does everything cost together?", "What is the final amount?",
+                        "How much do I have to pay?", "What did it cost?")  # fmt: skip
         answer = pick(rng, f"The total is {receipt.total}.", f"The total amount is {receipt.total}.")
         record.turns += [(question, answer)] * 2  # it is what people ask most, so it is kept more often
     dearest, cheapest = (receipt.cents.index(most(receipt.cents)) for most in (max, min))
@@ -172,6 +174,7 @@ def _ask_for_prices(rng: random.Random, record: Record, receipt: _Receipt) -> No
 def _ask_for_head(rng: random.Random, record: Record, receipt: _Receipt) -> None:
     if receipt.shop:
         question = pick(rng, "What is the name of the shop?", "Which store is this from?",
+                        f"Which shop is the {receipt.kind} from?", "Where was this bought?",
                         f"Where is this {receipt.kind} from?", "What is the shop called?")  # fmt: skip
         record.ask(question, f"It is from {receipt.shop}.")
     if receipt.date:
@@ -186,10 +189,11 @@ def _ask_for_head(rng: random.Random, record: Record, receipt: _Receipt) -> None
         question = pick(rng, "What is the name of the cashier?", "Who is the cashier?", "Who served the customer?")
         missing = say_missing(rng, "cashier")
         record.ask(question, f"The cashier is {receipt.cashier}." if receipt.cashier else missing)
-        question = pick(rng, "How much change was given?", "What is the change?", "How much change was there?")
+        question = pick(rng, "How much change was given?", "What is the change?", "How much change was there?",
+                        "How much change did the customer get?", "How much was given back?")  # fmt: skip
         record.ask(question, f"The change is {receipt.change}." if receipt.change else say_missing(rng, "change"))
         if receipt.given:
-            question = pick(rng, "How much cash was given?", "How much was paid?")
+            question = pick(rng, "How much cash was given?", "How much money was handed over in cash?")
             record.ask(question, f"{receipt.write(receipt.given)} was paid.")
     if receipt.phone:
         question = pick(rng, "What is the phone number?", "What is the telephone number?")

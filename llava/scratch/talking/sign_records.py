@@ -26,7 +26,7 @@ from llava.synth import words
 _READ = (
     "What does it say?;What is written?;Read the text.;What is written in the photo?;What text is in the image?;"
     "What does the text say?;What text do you see?;Can you read it?;What can you read?;What is written here?;"
-    "What does the image say?;What is the text?"
+    "What does the image say?;What is the text?;What does it say here?;Which words are there?"
 ).split(";")
 # Of the records of signs, those of a line that is on no sign.
 _PLAIN_SHARE = 0.3
