@@ -151,7 +151,8 @@ def _draw_lines(rng: random.Random, receipt: _Receipt) -> list[Line]:
 def _ask_for_prices(rng: random.Random, record: Record, receipt: _Receipt) -> None:
     for item, price in rng.sample(receipt.rows, min(3, len(receipt.items))):
         question = pick(rng, "How much is the {}?", "What is the price of {}?", "How much does the {} cost?",
-                        "What does {} cost?", "What is the {}?", "Price of {}?", "How much did the {} cost?")  # fmt: skip
+                        "What does {} cost?", "What is the {}?", "Price of {}?",
+                        "How much did the {} cost?")  # fmt: skip
         name = item if rng.random() < 0.5 else item.lower()
         answer = pick(rng, f"The {name} costs {price}.", f"The {name} is {price}.", f"It costs {price}.")
         record.ask(question.format(name), answer)
