@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -21,16 +21,9 @@ from llava.model.lexical.scene_text import Scene, read_scene
 from llava.model.lexical.value_axis import read_number
 from llava.scratch.objects.plots import list_texts
 from llava.scratch.things.view_grounds import GROUNDS, draw_ground
+from tests.model.seen_lines import Line
 
 Draw = Callable[[Any], None]
-
-
-class Line(NamedTuple):
-    text: str
-    box: tuple[float, float, float, float]
-    ink: str = "black"
-    ground: str = "white"
-    score: float = 1.0
 
 
 def draw(

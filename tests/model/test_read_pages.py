@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import pytest
 import torch
@@ -11,17 +9,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from llava.model.lexical.description import describe, join_rows
 from llava.model.lexical.scene_text import read_scene
+from tests.model.seen_lines import Line
 
 Color = tuple[int, int, int]
 BLUE, PALE, WHITE, BLACK = (68, 114, 196), (221, 232, 245), (255, 255, 255), (20, 20, 24)
-
-
-class Line(NamedTuple):
-    text: str
-    box: tuple[float, float, float, float]
-    ink: str = "black"
-    ground: str = "white"
-    score: float = 1.0
 
 
 def to_canvas(image: Image.Image) -> torch.Tensor:

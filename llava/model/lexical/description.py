@@ -59,7 +59,8 @@ _LEVEL_SHARE = 0.1
 
 _DARK = ("black", "gray")
 _LIGHT = ("white", "gray")
-_PLACES = (("top left", "top", "top right"), ("left", "center", "right"), ("bottom left", "bottom", "bottom right"))
+# The ninths of an image, row by row.
+PLACES = ("top left", "top", "top right", "left", "center", "right", "bottom left", "bottom", "bottom right")
 
 
 Box = tuple[float, float, float, float]
@@ -181,7 +182,7 @@ def join_rows(lines: Sequence[SeenLine]) -> list[str]:
 def name_place(box: Box, size: tuple[int, int]) -> str:
     """Which ninth of the image the middle of a box is in, from "top left" to "bottom right"."""
     x, y = (box[0] + box[2]) / 2 / size[0], (box[1] + box[3]) / 2 / size[1]
-    return _PLACES[max(0, min(2, int(3 * y)))][max(0, min(2, int(3 * x)))]
+    return PLACES[3 * max(0, min(2, int(3 * y))) + max(0, min(2, int(3 * x)))]
 
 
 def _describe_rows(rows: Sequence[Sequence[SeenLine]]) -> str:

@@ -17,7 +17,13 @@ from llava.model.lexical.line_chart_reading import find_value_ticks, read_line_c
 from llava.model.lexical.object_finder import Box, Drawn, share_area
 from llava.model.lexical.pie_finder import Pie, find_pie
 from llava.model.lexical.pie_reading import read_pie
-from llava.model.lexical.second_look import complete_words, find_name_below, read_margins, read_turned_name
+from llava.model.lexical.second_look import (
+    complete_words,
+    covers_middle,
+    find_name_below,
+    read_margins,
+    read_turned_name,
+)
 from llava.model.lexical.turned_words import Read, read_slanted_labels
 
 # What is not told as an object: the parts of charts, and what carries text.
@@ -130,15 +136,10 @@ def _are_rows(bars: Sequence[Drawn], lines: Sequence[Any]) -> bool:
     of one length, or others hold none.
     """
     boxes = [each.box for each in bars if each.kind == "bar"]
-    held = [_count_across([line.box for line in lines if _holds(box, line.box)]) for box in boxes]
+    held = [_count_across([line.box for line in lines if covers_middle(box, line.box)]) for box in boxes]
     widths = [box[2] - box[0] for box in boxes]
     are_alike = bool(widths) and min(widths) > 0.97 * max(widths)
     return any(count > 1 for count in held) and (are_alike or not all(count > 1 for count in held))
-
-
-def _holds(outer: Box, box: Box) -> bool:
-    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-    return outer[0] <= x <= outer[2] and outer[1] <= y <= outer[3]
 
 
 def _count_across(boxes: Sequence[Box]) -> int:

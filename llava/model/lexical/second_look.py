@@ -124,7 +124,7 @@ def complete_words(
     """
     cut: dict[int, TurnedWord] = {}
     for i in used:
-        if any(map(str.isalpha if any(plot) else str.isalnum, lines[i].text)) and not _covers(plot, lines[i].box):
+        if any(map(str.isalpha if any(plot) else str.isalnum, lines[i].text)) and not covers_middle(plot, lines[i].box):
             word = _extend(fills, lines[i].box, plot)
             if word is not None:
                 cut[i] = word
@@ -147,9 +147,10 @@ def complete_words(
     ]
 
 
-def _covers(plot: Box, box: Box) -> bool:
+def covers_middle(outer: Box, box: Box) -> bool:
+    """Whether the middle of a box lies within another one."""
     x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-    return plot[0] < x < plot[2] and plot[1] < y < plot[3]
+    return outer[0] < x < outer[2] and outer[1] < y < outer[3]
 
 
 def _extend(fills: Fills, box: Box, plot: Box) -> TurnedWord | None:

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from llava.model.lexical.description import describe, find_relations, name_place, name_several
+from llava.model.lexical.description import PLACES, describe, find_relations, name_place, name_several
 from llava.scratch.talking.seen_records import (
     Drawn,
     Record,
@@ -22,7 +22,6 @@ from llava.scratch.talking.seen_records import (
 from llava.synth.drawing import SHAPES
 from llava.synth.scene import SCENE_COLORS
 
-_NINE_PLACES = tuple("top left;top;top right;left;center;right;bottom left;bottom;bottom right".split(";"))
 _OPPOSITES = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 
 
@@ -198,7 +197,7 @@ def _ask_option(rng: random.Random, record: Record, scene: _Scene) -> None:
         ask_for_option(rng, record, f"What is the {one.colour} object?", one.kind, SHAPES)
     elif way == 1:
         place = name_place(one.box, scene.size)
-        ask_for_option(rng, record, f"Where is the {one.kind}?", place, _NINE_PLACES)
+        ask_for_option(rng, record, f"Where is the {one.kind}?", place, PLACES)
     else:
         ask_for_option(rng, record, f"What color is the {one.kind}?", one.colour, SCENE_COLORS)
     counted = [str(count) for count in range(1, 10)]

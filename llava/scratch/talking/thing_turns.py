@@ -7,7 +7,7 @@ import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llava.model.lexical.description import describe
+from llava.model.lexical.description import PLACES, describe
 from llava.scratch.talking.off_topic import UNKNOWN, ask_off_topic
 from llava.scratch.talking.seen_records import (
     NUMBERS,
@@ -42,7 +42,6 @@ VEHICLES = frozenset(
 PLANTS = frozenset("plant flower tree leaf cactus grass mushroom".split())
 BUILDINGS = frozenset("building house church castle palace temple shop tower".split())
 _GROUPS = {"animal": ANIMALS, "vehicle": VEHICLES, "plant": PLANTS, "building": BUILDINGS}
-_PLACES = ("top left", "top", "top right", "left", "center", "right", "bottom left", "bottom", "bottom right")
 _HIDDEN = (
     "Who took this photo?;What is its name?;How much does it cost?;Where was this taken?;When was this taken?;"
     "How old is it?;Who made it?;What is the phone number?;What time is it?;Who is the owner?;What city is this?;"
@@ -151,7 +150,7 @@ def _ask_for_looks(rng: random.Random, thing: Mapping[str, Any], has_place: bool
         turns.append((f"What is the main color of the {name}?", f"The main color is {colours[0]}."))
     if has_place:
         subject = f"the {name}" if rng.random() < 0.6 else it
-        turns.append((f"Where {be} {subject}?", f"{they} {say_place(_PLACES[thing['cell']])} of the image."))
+        turns.append((f"Where {be} {subject}?", f"{they} {say_place(PLACES[thing['cell']])} of the image."))
     return turns
 
 
@@ -222,7 +221,7 @@ def _talk_about_several(rng: random.Random, things: Sequence[Mapping[str, Any]],
     thing = rng.choice(things)
     name = thing["name"]
     if names.count(name) == 1:
-        where = say_place(_PLACES[thing["cell"]])
+        where = say_place(PLACES[thing["cell"]])
         turns.append((f"Where is the {name}?", f"The {name} is {where}."))
         if [other["cell"] for other in things].count(thing["cell"]) == 1:
             turns.append((f"What is {where}?", f"There is {with_article(name)} {where}."))
