@@ -7,6 +7,7 @@ prefix, images, descriptions and turns are the prompt that ``llava.prompt`` rend
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, repeat
@@ -50,7 +51,7 @@ _MISREAD_SHARE = 0.2
 _STRAY_SHARE = 0.2
 # Signs hang beside things, and shapes and text are before textures, so that an image's looks do not tell whether there
 # is text in it. The share beside things is a part of the others.
-_BESIDE_SHARE, _BEHIND_SHARES = 0.08, {"signs": 0.4, "text": 0.2, "shapes": 0.15}
+_BESIDE_SHARE, _BEHIND_SHARES = 0.1, {"signs": 0.4, "text": 0.2, "shapes": 0.15}
 # This share of the samples is one chat of a few turns. In the others each question is asked as if it were the first.
 _CHAT_SHARE = 0.35
 _MOST_BRANCHES = 9
@@ -225,11 +226,23 @@ class SampleSource:
             said = f"{find_wrongly(rng)}\n{said}"
         way = rng.random()
         if way < _BESIDE_SHARE and record.look in ("signs", "text"):
-            turns = [turn for turn in record.turns if turn[0] not in ASKS_FOR_DESCRIPTION]  # which the thing answers
-            return said, turns, self.things.draw_view(rng)[0]
+            looks, of_thing = self.things.draw_view(rng)
+            turns = [turn for turn in record.turns if turn[0] not in ASKS_FOR_DESCRIPTION]
+            return said, [tell_both(rng, of_thing[0], record.description), *turns], looks
         if way < _BEHIND_SHARES.get(record.look, 0.0):
             return said, record.turns, self.things.draw_looks(rng, "nothing")
         return said, record.turns, self.things.draw_looks(rng, record.look)
+
+
+def tell_both(rng: random.Random, of_thing: tuple[str, str], description: str) -> tuple[str, str]:
+    """A thing's first turn, a description of it, with the first line of the text that is beside it."""
+    question, answer = of_thing
+    first = re.search(r"(?m)^1\. (.+?)(?: \([a-z ]+\))?$", description)
+    if first is None:
+        return of_thing
+    text = re.sub(r" \([a-z ]+\)", "", first[1]).replace(" | ", " ")
+    beside = pick(rng, f"There is text that says {text}.", f"It says {text}.", f"The text says {text}.")
+    return question, f"{answer} {beside}"
 
 
 def ask_for_either(rng: random.Random, first: Turns, second: Turns) -> Turns:

@@ -30,6 +30,7 @@ from llava.scratch.talking.drawn_values import (
 )
 from llava.scratch.talking.form_records import draw_form_record
 from llava.scratch.talking.line_chart_records import draw_line_chart_record
+from llava.scratch.talking.page_grammar import draw_page_record
 from llava.scratch.talking.receipt_records import draw_receipt_record
 from llava.scratch.talking.seen_records import (
     Record,
@@ -45,6 +46,7 @@ from llava.scratch.talking.seen_records import (
 )
 from llava.scratch.talking.shape_records import draw_comparison_record, draw_shapes_record
 from llava.scratch.talking.sign_records import draw_lines_record, draw_sign_record
+from llava.scratch.talking.topic_grammar import draw_topic_record
 from llava.synth import words
 
 _COLUMNS: dict[str, Callable[[random.Random], str]] = {
@@ -300,19 +302,21 @@ def draw_notice_record(rng: random.Random) -> Record:
 
 
 MAKERS: dict[str, tuple[float, Callable[[random.Random], Record]]] = {
-    "shapes": (0.18, draw_shapes_record),
-    "comparisons": (0.14, draw_comparison_record),
-    "signs": (0.13, draw_sign_record),
-    "lines": (0.1, draw_lines_record),
-    "form": (0.08, draw_form_record),
-    "receipt": (0.1, draw_receipt_record),
-    "table": (0.07, draw_table_record),
-    "notice": (0.06, draw_notice_record),
-    "card": (0.05, draw_card_record),
-    "window": (0.05, draw_window_record),
-    "menu": (0.04, draw_menu_record),
-    "chart": (0.1, draw_chart_record),
-    "line chart": (0.07, draw_line_chart_record),
+    "shapes": (0.12, draw_shapes_record),
+    "comparisons": (0.1, draw_comparison_record),
+    "signs": (0.09, draw_sign_record),
+    "lines": (0.05, draw_lines_record),
+    "form": (0.05, draw_form_record),
+    "receipt": (0.06, draw_receipt_record),
+    "table": (0.04, draw_table_record),
+    "notice": (0.03, draw_notice_record),
+    "card": (0.03, draw_card_record),
+    "window": (0.03, draw_window_record),
+    "menu": (0.03, draw_menu_record),
+    "chart": (0.05, draw_chart_record),
+    "line chart": (0.04, draw_line_chart_record),
+    "page": (0.4, draw_page_record),
+    "topic": (0.2, draw_topic_record),
 }
 
 

@@ -40,6 +40,11 @@ ASKS_FOR_DESCRIPTION = (
     "What is this?",
     "Describe this image in one sentence.",
     "What is shown here?",
+    "What can you see in this photo?",
+    "Tell me what you see.",
+    "What is the main thing in the picture?",
+    "What am I looking at?",
+    "What is on this picture? Answer in one sentence.",
 )
 
 # Words of these questions that are no sign of an answer.

@@ -105,9 +105,9 @@ def _name_thing(rng: random.Random, thing: Mapping[str, Any]) -> str:
     if colours and rng.random() < 0.25 and not is_plural(name):
         coloured = with_article(f"{colours[0]} {name}") if colours[0] not in name else noun
         return pick(rng, f"This is {coloured}.", f"The image shows {coloured}.")
-    if _has_kind(thing) and rng.random() < 0.6:  # the kind comes first, because it is surer
+    if _has_kind(thing) and rng.random() < 0.9:  # the kind comes first: it is surer, and everybody knows it
         kind = with_article(thing["kind"])
-        return pick(rng, f"This is {kind}, {noun}.", f"The image shows {kind}, {noun}.")
+        return pick(rng, f"This is {kind}, {noun}.", f"The image shows {kind}, {noun}.", f"I see {kind}, {noun}.")
     return pick(rng, f"{this} {noun}.", f"The image shows {noun}.", f"I see {noun}.")
 
 
@@ -115,8 +115,10 @@ def _ask_for_kind(rng: random.Random, thing: Mapping[str, Any]) -> Turns:
     kind, noun, be = thing["kind"], with_article(thing["name"]), "are" if is_plural(thing["name"]) else "is"
     turns: Turns = []
     if _has_kind(thing):
-        question = pick(rng, "What kind of thing is this?", f"What kind of {kind} is this?", "What is it?")
-        turns.append((question, f"It is {with_article(kind)}, {noun}." if "thing" in question else f"It is {noun}."))
+        question = pick(rng, "What kind of thing is this?", f"What kind of {kind} is this?", "What is it?",
+                        f"Which {kind} is this?", f"What {kind} do you see?", "What is the main thing here?",
+                        "What is the main subject of the photo?", "Name the most important thing in the picture.")  # fmt: skip
+        turns.append((question, f"It is {noun}." if kind in question else f"It is {with_article(kind)}, {noun}."))
     own = [group for group, kinds in _GROUPS.items() if kind in kinds]
     other = rng.choice([group for group in _GROUPS if group not in own])
     for group in own + [other] * (bool(own) or rng.random() < 0.6):  # yes and no are asked for equally often

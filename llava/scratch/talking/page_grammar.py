@@ -1,0 +1,331 @@
+"""Pages of anything: what stands on them and in how many ways one asks about it, read from the files in ``pages``.
+
+A file's grammar, line by line ("#" begins a comment)::
+
+    list band                         values of the slot {band}, separated by ";", in the lines below
+    The Foxes; Night Owls
+    page concert poster
+    with band                         slots that have one value on the whole page; all others have one for each fact
+    fact title                        "title" is always shown, first; facts of one name are variants, one at most is shown
+    > {band} LIVE                     ways to write it: " | " is between cells of a row, " // " between rows
+    ? Who is playing?                 ways to ask for it
+    ! {band} is playing.              ways to answer, with the values as the page writes them
+    ~ The image does not say who.     an answer where no fact of the name is shown; without one, nobody asks then
+
+Slots are those of the file's lists, of ``SLOTS``, and ranges such as {3-120}; {time2} and {3-120#2} are second values.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from importlib import resources
+from itertools import groupby
+
+from llava.model.lexical.description import describe
+from llava.scratch.talking.drawn_values import (
+    CITIES,
+    FIELDS,
+    FIRST_NAMES,
+    LAST_NAMES,
+    LIGHT_PLATES,
+    PLATES,
+    draw_item,
+    draw_mail,
+    draw_person,
+    draw_phone,
+    draw_time,
+)
+from llava.scratch.talking.seen_records import (
+    Line,
+    Record,
+    ask_for_option,
+    ask_for_text,
+    ask_unknown,
+    place_row,
+)
+from llava.synth import words
+
+TITLE = "title"
+_MONTHS = "January February March April May June July August September October November December".split()
+_WEEKDAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
+_ANIMALS = (
+    "cat dog parrot rabbit tortoise hamster horse goat sheep cow pig duck goose hen owl eagle swan heron fox wolf bear "
+    "deer otter badger hedgehog squirrel mouse bat seal dolphin whale shark salmon trout frog newt lizard snake lion "
+    "tiger elephant giraffe zebra camel monkey penguin peacock donkey lynx beaver mole"
+).split()
+_JOBS = (
+    "baker nurse teacher gardener plumber electrician cook waiter driver cleaner carpenter painter dentist librarian "
+    "tailor barber mechanic photographer lawyer architect accountant receptionist translator farmer pilot sailor"
+).split()
+
+
+def _draw_date(rng: random.Random) -> str:
+    """A date in figures, or in words with or without its year."""
+    way, day, month = rng.random(), rng.randint(1, 30), rng.choice(_MONTHS)
+    if way < 0.35:
+        return words.draw_date(rng)
+    year = f" {rng.randint(1995, 2035)}" if rng.random() < 0.4 else ""
+    if rng.random() < 0.3:
+        month = month[:3]
+    return f"{day} {month}{year}" if way < 0.75 else f"{month} {day}{',' * bool(year)}{year}"
+
+
+def _draw_price(rng: random.Random) -> str:
+    """A price in one of the usual ways of writing: $4.50, £12, 8,90 €, 15 EUR."""
+    whole, cents = rng.choice((rng.randint(1, 20), rng.randint(1, 99), rng.randint(100, 900))), rng.randrange(100)
+    ways = (f"${whole}.{cents:02d}", f"£{whole}.{cents:02d}", f"€{whole}.{cents:02d}", f"{whole}.{cents:02d} €",
+            f"{whole},{cents:02d} €", f"${whole}", f"£{whole}", f"{whole} EUR", f"{whole}.{cents:02d}")  # fmt: skip
+    return rng.choice(ways)
+
+
+SLOTS: dict[str, Callable[[random.Random], str]] = {
+    "person": draw_person,
+    "first": lambda r: r.choice(FIRST_NAMES),
+    "last": lambda r: r.choice(LAST_NAMES),
+    "city": lambda r: r.choice(CITIES),
+    "country": FIELDS["Country"],
+    "street": lambda r: f"{r.choice(LAST_NAMES)} {r.choice(('Street', 'Road', 'Lane', 'Avenue', 'Square'))}",
+    "address": FIELDS["Address"],
+    "phone": draw_phone,
+    "mail": draw_mail,
+    "site": FIELDS["Website"],
+    "time": draw_time,
+    "date": _draw_date,
+    "weekday": lambda r: r.choice(_WEEKDAYS),
+    "month": lambda r: r.choice(_MONTHS),
+    "year": lambda r: str(r.randint(1950, 2040)),
+    "price": _draw_price,
+    "percent": lambda r: f"{r.randint(1, 99)}{r.choice(('%', ' %'))}",
+    "code": words.draw_code,
+    "word": lambda r: words.draw_word(r, False),
+    "animal": lambda r: r.choice(_ANIMALS),
+    "food": draw_item,
+    "color": lambda r: r.choice(PLATES),
+    "job": lambda r: r.choice(_JOBS),
+}
+
+_SLOT = re.compile(r"\{([^{}]+)\}")
+_RANGE = re.compile(r"(-?\d+)-(\d+)(?:#\d+)?")
+# Of the facts of a page, so many are shown beside its title, and so many that are not are asked for.
+_MOST_SHOWN, _MOST_ABSENT = 6, 2
+# This share of the pages is in capitals, on a coloured ground, with its facts in another order, without a title.
+_CAPITALS_SHARE, _COLOURED_SHARE, _SHUFFLED_SHARE, _UNTITLED_SHARE = 0.12, 0.25, 0.3, 0.06
+_OPTION_SHARE, _LOWERED_SHARE = 0.08, 0.35
+_PAGE_FILES = ("papers", "screens")
+
+
+@dataclass(frozen=True)
+class Fact:
+    """What a page may say, and how one asks for it; see the module's docstring."""
+
+    name: str
+    shows: list[str] = field(default_factory=list)
+    asks: list[str] = field(default_factory=list)
+    says: list[str] = field(default_factory=list)
+    lacks: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Page:
+    """A kind of page.
+
+    Attributes:
+        lists: the values of its file's slots.
+        shared: slots with one value on the whole page.
+    """
+
+    name: str
+    lists: Mapping[str, Sequence[str]]
+    shared: list[str] = field(default_factory=list)
+    facts: list[Fact] = field(default_factory=list)
+
+    def by_name(self) -> dict[str, list[Fact]]:
+        """The facts' variants by their names, in the page's order."""
+        found: dict[str, list[Fact]] = {}
+        for fact in self.facts:
+            found.setdefault(fact.name, []).append(fact)
+        return found
+
+
+def read_pages(text: str, origin: str) -> list[Page]:
+    """The pages of a grammar. Raises ValueError that names the line of ``origin`` which cannot be read."""
+    pages: list[Page] = []
+    lists: dict[str, list[str]] = {}
+    wanted: list[str] | None = None
+    for number, raw in enumerate(text.splitlines(), 1):
+        line = raw.strip()
+        mark, _, rest = line.partition(" ")
+        rest = rest.strip()
+        if not line or line.startswith("#"):
+            continue
+        if mark in (">", "?", "!", "~"):
+            if not pages or not pages[-1].facts:
+                raise ValueError(f"{origin}:{number}: '{line}' belongs to no fact.")
+            fact, page = pages[-1].facts[-1], pages[-1]
+            {">": fact.shows, "?": fact.asks, "!": fact.says, "~": fact.lacks}[mark].append(rest)
+            for slot in _SLOT.findall(rest):
+                if not _is_slot(slot, page.lists):
+                    raise ValueError(f"{origin}:{number}: there is no slot {{{slot}}}.")
+        elif mark == "list":
+            wanted = lists.setdefault(rest, [])
+        elif mark == "page":
+            pages.append(Page(rest, lists))
+            wanted = None
+        elif mark == "with" and pages and not pages[-1].facts:
+            pages[-1].shared.extend(rest.replace(",", " ").split())
+        elif mark == "fact" and pages:
+            pages[-1].facts.append(Fact(rest))
+        elif wanted is not None:
+            wanted += [value.strip() for value in line.split(";") if value.strip()]
+        else:
+            raise ValueError(f"{origin}:{number}: '{line}' is none of list, page, with, fact, >, ?, ! and ~.")
+    for page in pages:
+        for fact in page.facts:
+            if not (fact.shows and fact.asks and fact.says):
+                raise ValueError(f"{origin}: '{fact.name}' of '{page.name}' needs at least one '>', '?' and '!'.")
+            for told in (*fact.asks, *fact.says):
+                _check_slots(f"{origin}: '{fact.name}' of '{page.name}'", told, fact, page)
+    return pages
+
+
+def _is_slot(slot: str, lists: Mapping[str, Sequence[str]]) -> bool:
+    return slot.rstrip("0123456789") in {*lists, *SLOTS} or slot in lists or _RANGE.fullmatch(slot) is not None
+
+
+def _check_slots(where: str, told: str, fact: Fact, page: Page) -> None:
+    """A question and an answer hold only what each way to write the fact shows."""
+    for slot in set(_SLOT.findall(told)) - set(page.shared):
+        for shown in fact.shows:
+            if slot not in _SLOT.findall(shown):
+                raise ValueError(f"{where}: {{{slot}}} of '{told}' is not in '{shown}'.")
+
+
+@lru_cache(maxsize=1)
+def load_pages() -> list[Page]:
+    """All pages of the package."""
+    folder = resources.files("llava.scratch.talking").joinpath("pages")
+    return [
+        page for name in _PAGE_FILES for page in read_pages(folder.joinpath(f"{name}.txt").read_text("utf-8"), name)
+    ]
+
+
+class _Values(dict[str, str]):
+    """Values of slots, each drawn when it is first needed; those of one list, or of one range, are different."""
+
+    def __init__(self, rng: random.Random, lists: Mapping[str, Sequence[str]], shared: Mapping[str, str]) -> None:
+        super().__init__(shared)
+        self._rng, self._lists = rng, lists
+
+    def __missing__(self, slot: str) -> str:
+        for _ in range(20):
+            value = self._draw(slot)
+            if value not in self.values():
+                break
+        self[slot] = value
+        return value
+
+    def _draw(self, slot: str) -> str:
+        base = slot if slot in self._lists else slot.rstrip("0123456789")
+        if base in self._lists:
+            return self._rng.choice(self._lists[base])
+        if base in SLOTS:
+            return SLOTS[base](self._rng)
+        match = _RANGE.fullmatch(slot)
+        assert match is not None, slot
+        return str(self._rng.randint(int(match[1]), int(match[2])))
+
+
+def fill(text: str, values: Mapping[str, str]) -> str:
+    """The text with the slots' values in place of their names."""
+    return _SLOT.sub(lambda match: values[match[1]], text)
+
+
+def as_asked(rng: random.Random, values: Mapping[str, str]) -> dict[str, str]:
+    """The values as a question names them: in one of three questions "Green tea" is "green tea"."""
+    if rng.random() > _LOWERED_SHARE:
+        return dict(values)
+    return {slot: value[:1].lower() + value[1:] if value[1:].islower() else value for slot, value in values.items()}
+
+
+def draw_page_record(rng: random.Random) -> Record:
+    """A page of any kind, with its title and up to six facts, and questions for those and for one or two others."""
+    return make_record(rng, rng.choice(load_pages()))
+
+
+def make_record(rng: random.Random, page: Page) -> Record:
+    """A record of a kind of page."""
+    shared = _Values(rng, page.lists, {})
+    for slot in page.shared:
+        shared[slot]
+    by_name = page.by_name()
+    others = [name for name in by_name if name != TITLE]
+    shown = set(rng.sample(others, min(len(others), rng.randint(1, _MOST_SHOWN))))
+    names = [name for name in others if name in shown]
+    if rng.random() < _SHUFFLED_SHARE:
+        rng.shuffle(names)
+    if TITLE in by_name and (rng.random() >= _UNTITLED_SHARE or len(names) < 2):
+        names.insert(0, TITLE)
+    are_capitals = rng.random() < _CAPITALS_SHARE
+    turns, texts = [], []
+    for name in names:
+        fact = rng.choice(by_name[name])
+        values = _Values(rng, page.lists, shared)
+        written = fill(rng.choice(fact.shows), values)
+        told: Mapping[str, str] = values
+        if are_capitals:
+            written, told = written.upper(), {slot: value.upper() for slot, value in values.items()}
+        texts.append(written)
+        asked = as_asked(rng, values)
+        turns += [(fill(ask, asked), fill(rng.choice(fact.says), told)) for ask in _draw_some(rng, fact.asks)]
+        turns += _ask_for_value(rng, fact, values, page)
+    record = Record("signs", _describe(rng, texts))
+    record.turns = turns
+    for name in _draw_some(rng, [name for name in by_name if name not in names], _MOST_ABSENT):
+        fact = rng.choice(by_name[name])
+        if fact.lacks:
+            values = _Values(rng, page.lists, shared)
+            record.ask(fill(rng.choice(fact.asks), values), fill(rng.choice(fact.lacks), values))
+    if rng.random() < 0.25:
+        record.ask(*ask_for_text(rng, [row for text in texts for row in text.split(" // ")]))
+    ask_unknown(rng, record, rate=0.12)
+    return record.shorten(rng)
+
+
+def _draw_some(rng: random.Random, ways: Sequence[str], most: int = 2) -> list[str]:
+    return rng.sample(ways, min(len(ways), rng.randint(1, most)))
+
+
+def _ask_for_value(
+    rng: random.Random, fact: Fact, values: Mapping[str, str], page: Page
+) -> Iterator[tuple[str, str]]:
+    """A question with lettered options, where the answer is a value of one of the file's lists."""
+    slots = [slot for slot in set(_SLOT.findall(fact.says[0])) if slot in page.lists and slot in values]
+    if len(slots) == 1 and rng.random() < _OPTION_SHARE:
+        asked = Record("signs", "")
+        question = fill(rng.choice(fact.asks), values)
+        if values[slots[0]].lower() not in question.lower() and not question.lower().startswith(("is ", "are ", "do")):
+            ask_for_option(rng, asked, question, values[slots[0]], page.lists[slots[0]])
+        yield from asked.turns
+
+
+def _describe(rng: random.Random, texts: Sequence[str]) -> str:
+    rows = [row.split(" | ") for text in texts for row in text.split(" // ")]
+    lines = [line for y, row in enumerate(rows) for line in place_row(y, *row)]
+    return describe((400, 400), list(_colour(rng, lines)), [])
+
+
+def _colour(rng: random.Random, lines: Sequence[Line]) -> Iterator[Line]:
+    """The lines as they are, on one coloured ground, or one of their rows in another colour than the others."""
+    way = rng.random()
+    rows = [list(row) for _, row in groupby(lines, key=lambda line: line.box[1])]
+    other = rng.randrange(len(rows)) if way > 1 - _COLOURED_SHARE / 2 else -1
+    ground = rng.choice(PLATES) if way < _COLOURED_SHARE or other >= 0 else "white"
+    ink = "black" if ground in LIGHT_PLATES else "white"
+    for y, row in enumerate(rows):
+        for line in row:
+            is_coloured = other < 0 or y == other
+            yield replace(line, ink=ink, ground=ground) if is_coloured and ground != "white" else line

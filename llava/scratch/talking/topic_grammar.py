@@ -1,0 +1,399 @@
+"""Topics of charts and tables: what is compared, by which numbers, and in how many ways one asks, from ``topics``.
+
+A file's grammar, line by line ("#" begins a comment)::
+
+    topic animal sleep
+    key: animal; animals              what a bar or a row is called: one and several
+    names: Horse; Giraffe             names of bars or rows, or one of ``NAMES``; times make line charts, too
+    title: How long animals sleep     several are possible, as of all below
+    series: 2022; 2023                for grouped bars and several lines
+    ? count How many animals are shown?
+    ! count {count} animals are shown.
+    measure sleep                     a table has several as its columns; a chart draws one
+    head: Sleep (hours)               what the column or the axis is called
+    range: 2-20                       of its numbers, or "values: sunny; rainy" where they are words
+    unit: h
+    chart: bar pie line               which charts of it make sense; none: tables only
+    ? How long does the {key} sleep?  asks for the {value} of one name; "! " answers
+    ? > Which animal sleeps most?     for the highest, "<" for the lowest, "=" for the name of a value,
+    ? + Which of {key} and {other} sleeps longer?    which of two is higher ("-": lower): it is {key} in the answer
+    ? s How long in {series}?         for the {value} of one name in one series, "s>" and "s<" for the highest and lowest
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from importlib import resources
+
+from llava.model.lexical.description import Bar, ChartLine, ChartTable, describe
+from llava.model.lexical.row_tables import find_extremes
+from llava.scratch.talking.chart_records import describe_with
+from llava.scratch.talking.drawn_values import CITIES, FIRST_NAMES, MONTHS, draw_person
+from llava.scratch.talking.page_grammar import as_asked, fill
+from llava.scratch.talking.seen_records import Record, ask_for_option, ask_unknown, pick, place_row
+from llava.synth.scene import SCENE_COLORS
+
+_MONTHS = "January February March April May June July August September October November December".split()
+_WEEKDAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
+_SHORT_DAYS = "Mon Tue Wed Thu Fri Sat Sun".split()
+_TIMES = ("months", "years", "weekdays")
+NAMES = (*_TIMES, "cities", "people")
+KINDS = ("", ">", "<", "=", "+", "-", "s", "s>", "s<", "count")
+_TABLE_TOPICS_SHARE, _MOST_BARS, _MOST_GROUPED = 0.45, 9, 12
+_TOPIC_FILES = ("world",)
+
+
+@dataclass
+class Measure:
+    """What is counted of each name: numbers of a range, or words.
+
+    Attributes:
+        asks, says: questions and answers by their kind, one of ``KINDS``.
+        low, high, digits: the range of its numbers, and how many decimals they have.
+        values: its words; empty for numbers.
+    """
+
+    name: str
+    heads: list[str] = field(default_factory=list)
+    low: float = 0.0
+    high: float = 0.0
+    digits: int = 0
+    values: list[str] = field(default_factory=list)
+    unit: str = ""
+    charts: list[str] = field(default_factory=list)
+    asks: dict[str, list[str]] = field(default_factory=dict)
+    says: dict[str, list[str]] = field(default_factory=dict)
+
+    def draw(self, rng: random.Random, count: int) -> list[float]:
+        """So many numbers, different where the range allows it."""
+        step = 10**-self.digits
+        steps = round((self.high - self.low) / step)
+        drawn = rng.sample(range(steps + 1), count) if steps >= count else rng.choices(range(steps + 1), k=count)
+        return [round(self.low + step * at, self.digits) for at in drawn]
+
+    def write(self, number: float) -> str:
+        """The number as charts and tables write it, without its unit."""
+        return f"{number:.{self.digits}f}"
+
+
+@dataclass
+class Topic:
+    """What is compared; see the module's docstring."""
+
+    name: str
+    key: str = ""
+    keys: str = ""
+    names: list[str] = field(default_factory=list)
+    titles: list[str] = field(default_factory=list)
+    series: list[str] = field(default_factory=list)
+    measures: list[Measure] = field(default_factory=list)
+    asks: list[str] = field(default_factory=list)
+    says: list[str] = field(default_factory=list)
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether its names are times, in order."""
+        return len(self.names) == 1 and self.names[0] in _TIMES
+
+    def draw_names(self, rng: random.Random, count: int) -> list[str]:
+        """Up to so many names, times in their order."""
+        built_in = self.names[0] if len(self.names) == 1 else ""
+        if built_in == "years":
+            first = rng.randint(1960, 2030)
+            return [str(first + i) for i in range(count)]
+        if built_in in ("months", "weekdays"):
+            known: Sequence[str] = rng.choice((MONTHS, _MONTHS) if built_in == "months" else (_WEEKDAYS, _SHORT_DAYS))
+            start = rng.randrange(len(known) - min(count, len(known)) + 1)
+            return list(known[start : start + count])
+        if built_in == "people":
+            return rng.sample(FIRST_NAMES, count) if rng.random() < 0.7 else _different(rng, count)
+        known = CITIES if built_in == "cities" else self.names
+        return rng.sample(known, min(count, len(known)))
+
+
+def _different(rng: random.Random, count: int) -> list[str]:
+    found: dict[str, None] = {}
+    while len(found) < count:
+        found[draw_person(rng)] = None
+    return list(found)
+
+
+def read_topics(text: str, origin: str) -> list[Topic]:
+    """The topics of a grammar. Raises ValueError that names the line of ``origin`` which cannot be read."""
+    topics: list[Topic] = []
+    for number, raw in enumerate(text.splitlines(), 1):
+        line = raw.strip()
+        if not line or line.startswith("#"):
+            continue
+        try:
+            if line.startswith("topic "):
+                topics.append(Topic(line.removeprefix("topic ").strip()))
+            elif line.startswith("measure "):
+                topics[-1].measures.append(Measure(line.removeprefix("measure ").strip()))
+            elif line[:2] in ("? ", "! "):
+                _add_turn(topics[-1], line)
+            else:
+                _set(topics[-1], *map(str.strip, line.split(":", 1)))
+        except (ValueError, IndexError, TypeError, KeyError) as error:
+            raise ValueError(f"{origin}:{number}: '{line}' cannot be read: {error}.") from error
+    for topic in topics:
+        for measure in topic.measures:
+            for kind in measure.asks:
+                if not measure.says.get(kind):
+                    raise ValueError(f"{origin}: '{measure.name}' of '{topic.name}' has no answer '! {kind}'.")
+            if not (measure.heads and measure.asks.get("") and (measure.values or measure.high > measure.low)):
+                raise ValueError(f"{origin}: '{measure.name}' of '{topic.name}' lacks a head, values or a question.")
+        if not (topic.key and topic.names and topic.measures):
+            raise ValueError(f"{origin}: '{topic.name}' lacks a key, names or a measure.")
+    return topics
+
+
+def _add_turn(topic: Topic, line: str) -> None:
+    mark, rest = line[0], line[2:].strip()
+    first, _, after = rest.partition(" ")
+    kind, said = (first, after.strip()) if first in KINDS else ("", rest)
+    if kind == "count":
+        (topic.asks if mark == "?" else topic.says).append(said)
+    else:
+        measure = topic.measures[-1]
+        (measure.asks if mark == "?" else measure.says).setdefault(kind, []).append(said)
+    known = {"key", "other", "value", "other_value", "series", "count"}
+    for slot in set(part.split("}")[0] for part in said.split("{")[1:]) - known:
+        raise ValueError(f"there is no slot {{{slot}}}")
+
+
+def _set(topic: Topic, name: str, value: str) -> None:
+    values = [one.strip() for one in value.split(";") if one.strip()]
+    if topic.measures:
+        measure = topic.measures[-1]
+        if name == "range":
+            low, high = value.lstrip("-").split("-", 1)
+            measure.low, measure.high = float(low) * (-1 if value.startswith("-") else 1), float(high)
+            measure.digits = max(len(end.partition(".")[2]) for end in (low, high))
+            return
+        if name == "unit":
+            measure.unit = value
+            return
+        {"head": measure.heads, "values": measure.values}.get(name, []).extend(values)
+        if name == "chart":
+            measure.charts.extend(value.replace(",", " ").split())
+        elif name not in ("head", "values"):
+            raise ValueError(f"'{name}' is no part of a measure")
+    elif name == "key":
+        topic.key, topic.keys = values
+    else:
+        {"names": topic.names, "title": topic.titles, "series": topic.series}[name].extend(values)
+
+
+@lru_cache(maxsize=1)
+def load_topics() -> list[Topic]:
+    """All topics of the package."""
+    folder = resources.files("llava.scratch.talking").joinpath("topics")
+    return [
+        topic for name in _TOPIC_FILES for topic in read_topics(folder.joinpath(f"{name}.txt").read_text("utf-8"), name)
+    ]
+
+
+def draw_topic_record(rng: random.Random) -> Record:
+    """A chart or a table about one of the topics."""
+    return make_topic_record(rng, rng.choice(load_topics()))
+
+
+def make_topic_record(rng: random.Random, topic: Topic) -> Record:
+    """A record of a topic: a chart of one of its measures, or a table of several."""
+    charted = [measure for measure in topic.measures if measure.charts]
+    if charted and (len(topic.measures) < 2 or rng.random() >= _TABLE_TOPICS_SHARE):
+        return _make_chart(rng, topic, rng.choice(charted))
+    return _make_table(rng, topic)
+
+
+def _make_chart(rng: random.Random, topic: Topic, measure: Measure) -> Record:
+    kind = rng.choice(measure.charts)
+    series = topic.series if topic.series and "s" in measure.asks and kind != "pie" and rng.random() < 0.6 else []
+    series = sorted(rng.sample(series, rng.randint(2, min(3, len(series)))), key=topic.series.index) if series else []
+    most = _MOST_GROUPED // len(series) if series else _MOST_BARS
+    names = topic.draw_names(rng, rng.randint(2, min(most, 6 if kind == "pie" else most)))
+    rows = [measure.draw(rng, len(names)) for _ in series or [""]]
+    title = rng.choice(topic.titles) if topic.titles and rng.random() < 0.75 else ""
+    labels = names if rng.random() < 0.85 else [name.upper() for name in names]
+    head = rng.choice(measure.heads) if rng.random() < 0.5 else ""
+    if kind == "line" and topic.is_timed:
+        colours = rng.sample([colour for colour in SCENE_COLORS if colour != "white"], len(rows))
+        lines = tuple(
+            ChartLine(name, colour, tuple(Bar(label, colour, measure.write(v), v) for label, v in zip(labels, row)))
+            for name, colour, row in zip(series or [""], colours, rows)
+        )
+        chart = ChartTable(title, lines=lines, y_name=head)
+    else:
+        chart = _make_bars(rng, measure, labels, series, rows, title, is_pie=kind == "pie")
+        chart = chart if chart.is_pie else replace(chart, **{"x_name" if chart.is_horizontal else "y_name": head})
+    texts = [] if title or rng.random() < 0.7 or not topic.titles else [rng.choice(topic.titles)]
+    record = Record("chart", describe_with(chart, texts))
+    values = [[point.value for point in row] for row in _cells(chart, len(series) or 1)]
+    if series:
+        _ask_for_series(rng, record, measure, names, series, rows, values)
+    else:
+        _ask_for_values(rng, record, measure, names, rows[0], values[0])
+    record.ask(pick(rng, "What is this chart about?", "What does the chart show?", "What is the topic?",
+                    "What is compared here?", "What is it about?", "What are these numbers?"),
+               f"It is about: {title}." if title else f"The chart shows {topic.keys}.")  # fmt: skip
+    if topic.asks:
+        record.ask(rng.choice(topic.asks), rng.choice(topic.says).replace("{count}", str(len(names))))
+    _ask_for_others(rng, record, topic, measure, names)
+    ask_unknown(rng, record, rate=0.1)
+    return record.shorten(rng)
+
+
+def _make_bars(
+    rng: random.Random,
+    measure: Measure,
+    names: Sequence[str],
+    series: Sequence[str],
+    rows: Sequence[Sequence[float]],
+    title: str,
+    *,
+    is_pie: bool,
+) -> ChartTable:
+    if is_pie:
+        total = sum(rows[0]) or 1.0
+        shares = [100 * number / total for number in rows[0]]
+        written = [measure.write(number) for number in rows[0]]
+        if rng.random() < 0.6:
+            written = [f"{share:.0f}%" for share in shares]
+        colours = rng.sample(SCENE_COLORS, len(names))
+        bars = tuple(Bar(*of) for of in zip(names, colours, written, rows[0]))
+        return ChartTable(title, bars, is_pie=True)
+    if series:
+        colours = rng.sample(SCENE_COLORS, len(series))
+        bars = tuple(
+            Bar(f"{name} {one}", colour, measure.write(row[i]), row[i])
+            for i, name in enumerate(names)
+            for one, colour, row in zip(series, colours, rows)
+        )
+    else:
+        colours = [rng.choice(SCENE_COLORS)] * len(names)
+        if rng.random() < 0.4 and len(names) < len(SCENE_COLORS):
+            colours = rng.sample(SCENE_COLORS, len(names))
+        bars = tuple(Bar(name, colour, measure.write(v), v) for name, colour, v in zip(names, colours, rows[0]))
+    return ChartTable(title, bars, is_horizontal=rng.random() < 0.3)
+
+
+def _cells(chart: ChartTable, num_series: int) -> list[list[Bar]]:
+    """The bars or points of each series."""
+    if chart.lines:
+        return [list(line.points) for line in chart.lines]
+    return [list(chart.bars[i::num_series]) for i in range(num_series)]
+
+
+def _turn(rng: random.Random, measure: Measure, kind: str, **values: str) -> tuple[str, str] | None:
+    if kind not in measure.asks:
+        return None
+    return fill(rng.choice(measure.asks[kind]), as_asked(rng, values)), fill(rng.choice(measure.says[kind]), values)
+
+
+def _ask_for_values(
+    rng: random.Random, record: Record, measure: Measure, names: Sequence[str], numbers: Sequence[float],
+    values: Sequence[str],
+) -> None:  # fmt: skip
+    """Asks for values of names, for the highest, the lowest, a name by its value, and two names compared."""
+    places = range(len(names))
+    turns = [_turn(rng, measure, "", key=names[i], value=values[i]) for i in rng.sample(places, min(3, len(names)))]
+    for kind, find in ((">", max), ("<", min)):
+        best = find(places, key=lambda i: numbers[i])
+        if list(numbers).count(numbers[best]) == 1:
+            turns.append(_turn(rng, measure, kind, key=names[best], value=values[best]))
+    i = rng.choice(places)
+    if list(values).count(values[i]) == 1:
+        turns.append(_turn(rng, measure, "=", key=names[i], value=values[i]))
+    for kind in "+-":
+        a, b = rng.sample(places, 2)
+        if numbers[a] != numbers[b]:
+            more = (numbers[a] > numbers[b]) == (kind == "+")
+            best, other = (a, b) if more else (b, a)
+            asked = {"key": names[a], "other": names[b]}
+            told = {"key": names[best], "other": names[other], "value": values[best], "other_value": values[other]}
+            if kind in measure.asks:
+                record.ask(fill(rng.choice(measure.asks[kind]), as_asked(rng, asked)), fill(rng.choice(measure.says[kind]), told))
+    for turn in filter(None, turns):
+        record.ask(*turn)
+    if rng.random() < 0.15 and ">" in measure.asks:
+        best = max(places, key=lambda i: numbers[i])
+        if list(numbers).count(numbers[best]) == 1:
+            ask_for_option(rng, record, rng.choice(measure.asks[">"]), names[best], names)
+
+
+def _ask_for_series(
+    rng: random.Random, record: Record, measure: Measure, names: Sequence[str], series: Sequence[str],
+    rows: Sequence[Sequence[float]], values: Sequence[Sequence[str]],
+) -> None:  # fmt: skip
+    for _ in range(4):
+        i, j = rng.randrange(len(names)), rng.randrange(len(series))
+        turn = _turn(rng, measure, "s", key=names[i], series=series[j], value=values[j][i])
+        if turn:
+            record.ask(*turn)
+    for kind, find in (("s>", max), ("s<", min)):
+        i = rng.randrange(len(names))
+        of_name = [row[i] for row in rows]
+        best = of_name.index(find(of_name))
+        if of_name.count(of_name[best]) == 1:
+            turn = _turn(rng, measure, kind, key=names[i], series=series[best], value=values[best][i])
+            if turn:
+                record.ask(*turn)
+
+
+def _ask_for_others(
+    rng: random.Random, record: Record, topic: Topic, measure: Measure, names: Sequence[str]
+) -> None:
+    """Asks for a name that is not shown, which is refused by that name."""
+    absent = topic.draw_names(rng, 1)[0]
+    if absent.lower() in record.description.lower() or rng.random() < 0.4:
+        return
+    turn = _turn(rng, measure, "", key=absent, value="")
+    if turn:
+        record.ask(turn[0], pick(rng, f"I see no {absent} in the image.", f"The image shows no {absent}.",
+                                 f"The image does not show {absent}."))  # fmt: skip
+
+
+def _make_table(rng: random.Random, topic: Topic) -> Record:
+    measures = rng.sample(topic.measures, rng.randint(min(2, len(topic.measures)), min(4, len(topic.measures))))
+    names = topic.draw_names(rng, rng.randint(3, 6))
+    key = topic.key.capitalize()
+    has_unit = rng.random() < 0.4
+    numbers, columns = [], []
+    for measure in measures:
+        of_names = measure.draw(rng, len(names)) if not measure.values else []
+        numbers.append(of_names)
+        unit = f" {measure.unit}" if measure.unit and has_unit else ""
+        columns.append(
+            [measure.write(number) + unit for number in of_names]
+            or [rng.choice(measure.values) for _ in names]
+        )  # fmt: skip
+    heads = [key, *(rng.choice(measure.heads) for measure in measures)]
+    cells = [[name, *(column[i] for column in columns)] for i, name in enumerate(names)]
+    title = [[rng.choice(topic.titles)]] if topic.titles and rng.random() < 0.6 else []
+    shown = [*title, heads, *cells]
+    record = Record("text", describe((500, 400), [line for y, row in enumerate(shown) for line in place_row(y, *row)], []))
+    told = " ".join(map(str, find_extremes(shown)))
+    for measure, of_names, column, head in zip(measures, numbers, columns, heads[1:], strict=True):
+        if not of_names:
+            for i in rng.sample(range(len(names)), 2):
+                turn = _turn(rng, measure, "", key=names[i], value=column[i])
+                if turn:
+                    record.ask(*turn)
+            i = rng.randrange(len(names))
+            if column.count(column[i]) == 1 and "=" in measure.asks:
+                record.ask(*(_turn(rng, measure, "=", key=names[i], value=column[i]) or ("", "")))
+            continue
+        asked = measure
+        if head not in told:  # what is highest in a column the model copies, and does not find
+            kept = {kind: ways for kind, ways in measure.asks.items() if kind not in (">", "<")}
+            asked = replace(measure, asks=kept)
+        _ask_for_values(rng, record, asked, names, of_names, column)
+    if topic.asks:
+        record.ask(rng.choice(topic.asks), rng.choice(topic.says).replace("{count}", str(len(names))))
+    _ask_for_others(rng, record, topic, rng.choice(measures), names)
+    ask_unknown(rng, record, rate=0.1)
+    return record.shorten(rng)
