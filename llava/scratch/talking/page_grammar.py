@@ -115,7 +115,6 @@ _MOST_SHOWN, _MOST_ABSENT = 6, 2
 # This share of the pages is in capitals, on a coloured ground, with its facts in another order, without a title.
 _CAPITALS_SHARE, _COLOURED_SHARE, _SHUFFLED_SHARE, _UNTITLED_SHARE = 0.12, 0.25, 0.3, 0.06
 _OPTION_SHARE, _LOWERED_SHARE = 0.08, 0.35
-_PAGE_FILES = ("papers", "screens")
 
 
 @dataclass(frozen=True)
@@ -204,13 +203,17 @@ def _check_slots(where: str, told: str, fact: Fact, page: Page) -> None:
                 raise ValueError(f"{where}: {{{slot}}} of '{told}' is not in '{shown}'.")
 
 
+def read_folder(name: str) -> Iterator[tuple[str, str]]:
+    """Names and texts of the grammars in a folder beside this file, by their names' order."""
+    folder = resources.files("llava.scratch.talking").joinpath(name)
+    for file in sorted(folder.iterdir(), key=lambda file: file.name):
+        yield f"{name}/{file.name}", file.read_text("utf-8")
+
+
 @lru_cache(maxsize=1)
 def load_pages() -> list[Page]:
     """All pages of the package."""
-    folder = resources.files("llava.scratch.talking").joinpath("pages")
-    return [
-        page for name in _PAGE_FILES for page in read_pages(folder.joinpath(f"{name}.txt").read_text("utf-8"), name)
-    ]
+    return [page for name, text in read_folder("pages") for page in read_pages(text, name)]
 
 
 class _Values(dict[str, str]):

@@ -26,13 +26,12 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from importlib import resources
 
 from llava.model.lexical.description import Bar, ChartLine, ChartTable, describe
 from llava.model.lexical.row_tables import find_extremes
 from llava.scratch.talking.chart_records import describe_with
 from llava.scratch.talking.drawn_values import CITIES, FIRST_NAMES, MONTHS, draw_person
-from llava.scratch.talking.page_grammar import as_asked, fill
+from llava.scratch.talking.page_grammar import as_asked, fill, read_folder
 from llava.scratch.talking.seen_records import Record, ask_for_option, ask_unknown, pick, place_row
 from llava.synth.scene import SCENE_COLORS
 
@@ -42,8 +41,13 @@ _SHORT_DAYS = "Mon Tue Wed Thu Fri Sat Sun".split()
 _TIMES = ("months", "years", "weekdays")
 NAMES = (*_TIMES, "cities", "people")
 KINDS = ("", ">", "<", "=", "+", "-", "s", "s>", "s<", "count")
+# A pie in percent does not tell what is counted: answers tell of shares.
+_OF_SHARES = {
+    "": ["The share of {key} is {value}.", "{key} has a share of {value}."],
+    ">": ["{key} is the largest part, {value}.", "The largest part is {key}."],
+    "<": ["{key} is the smallest part, {value}.", "The smallest part is {key}."],
+}
 _TABLE_TOPICS_SHARE, _MOST_BARS, _MOST_GROUPED = 0.45, 9, 12
-_TOPIC_FILES = ("world",)
 
 
 @dataclass
@@ -191,10 +195,7 @@ def _set(topic: Topic, name: str, value: str) -> None:
 @lru_cache(maxsize=1)
 def load_topics() -> list[Topic]:
     """All topics of the package."""
-    folder = resources.files("llava.scratch.talking").joinpath("topics")
-    return [
-        topic for name in _TOPIC_FILES for topic in read_topics(folder.joinpath(f"{name}.txt").read_text("utf-8"), name)
-    ]
+    return [topic for name, text in read_folder("topics") for topic in read_topics(text, name)]
 
 
 def draw_topic_record(rng: random.Random) -> Record:
@@ -233,6 +234,8 @@ def _make_chart(rng: random.Random, topic: Topic, measure: Measure) -> Record:
     texts = [] if title or rng.random() < 0.7 or not topic.titles else [rng.choice(topic.titles)]
     record = Record("chart", describe_with(chart, texts))
     values = [[point.value for point in row] for row in _cells(chart, len(series) or 1)]
+    if chart.is_pie and "%" in values[0][0]:
+        measure = replace(measure, says=_OF_SHARES, asks={k: measure.asks[k] for k in _OF_SHARES if k in measure.asks})
     if series:
         _ask_for_series(rng, record, measure, names, series, rows, values)
     else:
@@ -240,8 +243,8 @@ def _make_chart(rng: random.Random, topic: Topic, measure: Measure) -> Record:
     record.ask(pick(rng, "What is this chart about?", "What does the chart show?", "What is the topic?",
                     "What is compared here?", "What is it about?", "What are these numbers?"),
                f"It is about: {title}." if title else f"The chart shows {topic.keys}.")  # fmt: skip
-    if topic.asks:
-        record.ask(rng.choice(topic.asks), rng.choice(topic.says).replace("{count}", str(len(names))))
+    if not series:
+        _ask_for_count(rng, record, topic, len(names))
     _ask_for_others(rng, record, topic, measure, names)
     ask_unknown(rng, record, rate=0.1)
     return record.shorten(rng)
@@ -344,6 +347,11 @@ def _ask_for_series(
                 record.ask(*turn)
 
 
+def _ask_for_count(rng: random.Random, record: Record, topic: Topic, count: int) -> None:
+    if topic.asks:
+        record.ask(rng.choice(topic.asks), rng.choice(topic.says).replace("{count}", str(count)))
+
+
 def _ask_for_others(
     rng: random.Random, record: Record, topic: Topic, measure: Measure, names: Sequence[str]
 ) -> None:
@@ -392,8 +400,7 @@ def _make_table(rng: random.Random, topic: Topic) -> Record:
             kept = {kind: ways for kind, ways in measure.asks.items() if kind not in (">", "<")}
             asked = replace(measure, asks=kept)
         _ask_for_values(rng, record, asked, names, of_names, column)
-    if topic.asks:
-        record.ask(rng.choice(topic.asks), rng.choice(topic.says).replace("{count}", str(len(names))))
+    _ask_for_count(rng, record, topic, len(names))
     _ask_for_others(rng, record, topic, rng.choice(measures), names)
     ask_unknown(rng, record, rate=0.1)
     return record.shorten(rng)

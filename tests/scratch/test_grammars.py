@@ -1,0 +1,196 @@
+"""The grammars of pages and topics: they are read as they say, and what they draw answers from what is shown."""
+
+from __future__ import annotations
+
+import random
+import re
+
+import pytest
+
+from llava.scratch.talking import page_grammar, topic_grammar
+from llava.scratch.talking.page_grammar import load_pages, make_record, read_pages
+from llava.scratch.talking.topic_grammar import load_topics, make_topic_record, read_topics
+from tests.scratch.test_talking import cells_of, rows_of
+
+PAGE = """
+# Of concerts.
+list band
+The Foxes; Night Owls
+Blue Harbour
+
+page concert poster
+with band
+fact title
+> {band} LIVE
+? Who is playing?
+! {band} is playing.
+fact start
+> Doors {time} // Stage {time2}
+? When do the doors open?
+! They open at {time}.
+~ The image does not say when the doors open.
+fact seats
+> {30-60} seats
+? How many seats are there?
+! There are {30-60} seats.
+fact entry
+> Free entry
+? Does it cost anything?
+! No, entry is free.
+fact entry
+> Entry | {price}
+? Does it cost anything?
+! Yes, entry is {price}.
+"""
+TOPIC = """
+topic animal sleep
+key: animal; animals
+names: Horse; Giraffe; Tiger; Sloth; Bat
+title: Animal sleep
+series: 2022; 2023
+? count How many animals are shown?
+! count {count} animals are shown.
+measure sleep
+head: Sleep (h)
+range: 2-20
+chart: bar pie
+? How long does the {key} sleep?
+! The {key} sleeps {value} hours.
+? > Which sleeps the longest?
+! > The {key} sleeps the longest, {value} hours.
+? + Which sleeps longer, {key} or {other}?
+! + The {key} sleeps longer: {value} against {other_value}.
+? s How long did the {key} sleep in {series}?
+! s In {series} it was {value} hours.
+? s> When did the {key} sleep longest?
+! s> In {series}, {value} hours.
+measure weight
+head: Weight
+range: 0.5-9.5
+unit: kg
+? How heavy is the {key}?
+! The {key} weighs {value}.
+measure food
+head: Food
+values: grass; leaves; meat
+? What does the {key} eat?
+! The {key} eats {value}.
+"""
+
+
+def test_a_page_shows_its_title_and_one_variant_of_a_fact() -> None:
+    (page,) = read_pages(PAGE, "test")
+    seen = set()
+    for seed in range(200):
+        record = make_record(random.Random(seed), page)
+        text = " ".join(rows_of(record.description)).lower()
+        bands = [band for band in ("the foxes", "night owls", "blue harbour") if f"{band} live" in text]
+        assert len(bands) == 1 or "live" not in text
+        assert not ("free entry" in text and re.search(r"entry \| ", text))
+        for question, answer in record.turns:
+            seen.add(question)
+            if question == "Does it cost anything?":
+                assert answer.startswith("No") == ("free entry" in text)
+            if question == "How many seats are there?":
+                assert 30 <= int(re.findall(r"\d+", answer)[0]) <= 60
+                assert f"{re.findall(r'[0-9]+', answer)[0]} seats" in text
+            if question == "When do the doors open?" and "does not say" not in answer:
+                assert f"doors {answer.removeprefix('They open at ').rstrip('.').lower()}" in text
+            if question == "When do the doors open?" and "does not say" in answer:
+                assert "doors" not in text
+    assert {"Who is playing?", "When do the doors open?", "Does it cost anything?"} <= seen
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("page p\nfact a\n> {nothing}\n", "test:3: there is no slot {nothing}"),
+        ("> lost\n", "test:1: '> lost' belongs to no fact"),
+        ("page p\nfact a\n> {time}\n? When?\n", "'a' of 'p' needs"),
+        ("page p\nfact a\n> Now\n? When?\n! At {time}.\n", "{time} of 'At {time}.' is not in 'Now'"),
+        ("page p\nfact a\n> Now\n? At {time}?\n! Now.\n", "{time} of 'At {time}?' is not in 'Now'"),
+        ("something else\n", "test:1: 'something else' is none of"),
+    ],
+)
+def test_a_wrong_page_is_refused_by_its_line(text: str, said: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)):
+        read_pages(text, "test")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("topic t\nkey: a; b\nnames: x\nmeasure m\n? > Which?\n! > {wrong}.\n", "test:6"),
+        ("topic t\nkey: a\n", "test:2"),
+        ("topic t\nkey: a; b\nnames: x\nmeasure m\nhead: h\nrange: 1-5\n? How?\n", "'m' of 't' has no answer"),
+        ("topic t\nkey: a; b\nnames: x\nmeasure m\nhead: h\n? How?\n! So.\n", "lacks a head, values or a question"),
+        ("topic t\nkey: a; b\nmeasure m\nhead: h\nrange: 1-5\n? How?\n! So.\n", "lacks a key, names or a measure"),
+    ],
+)
+def test_a_wrong_topic_is_refused_by_its_line(text: str, said: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)):
+        read_topics(text, "test")
+
+
+def test_a_topic_is_drawn_as_charts_and_tables_and_asked_for_what_they_show() -> None:
+    (topic,) = read_topics(TOPIC, "test")
+    charts, asked = set(), set()
+    for seed in range(300):
+        record = make_topic_record(random.Random(seed), topic)
+        known = record.description
+        chart = re.match(r"Bar chart|Pie chart|Text", known)
+        assert chart is not None
+        charts.add(chart[0])
+        for question, answer in record.turns:
+            asked.add(question.split()[0])
+            if match := re.fullmatch(r"The (\w+) sleeps (\d+) hours\.", answer):
+                assert re.search(rf"(?i)\b{match[1]}( \|.*Sleep \(h\):)? {match[2]}\b", known), answer
+            if match := re.fullmatch(r"The (\w+) sleeps the longest, (\d+) hours\.", answer):
+                assert re.search(rf"(?i)(Largest|Highest Sleep \(h\)): {match[1]} {match[2]}", known), answer
+            if match := re.fullmatch(r"The (\w+) sleeps longer: (\d+) against (\d+)\.", answer):
+                assert int(match[2]) >= int(match[3])
+            if match := re.fullmatch(r"In (\d+) it was (\d+) hours\.", answer):
+                name = re.fullmatch(r"How long did the (\w+) sleep in \d+\?", question)
+                assert name is not None
+                assert re.search(rf"(?i){name[1]} {match[1]} {match[2]} \(", known)
+            if match := re.fullmatch(r"(\w+) is the largest part, (\d+%)\.", answer):
+                assert chart[0] == "Pie chart"
+                assert f"largest: {match[1]} {match[2]}".lower() in known.lower()
+            if match := re.fullmatch(r"The (\w+) eats (\w+)\.", answer):
+                row = next(row for row in rows_of(known) if match[1] in row)
+                assert match[2] in cells_of(row)
+    assert charts == {"Bar chart", "Pie chart", "Text"}
+    assert {"How", "Which", "When", "What"} <= asked
+
+
+def test_every_page_of_the_package_tells_the_answers_values() -> None:
+    """An answer's words that are no words of the grammar itself come from the page, as it writes them."""
+    pages = load_pages()
+    assert len(pages) > 20
+    for page in pages:
+        for fact in page.facts:
+            for shown in fact.shows:
+                slots = set(re.findall(r"\{[^}]+\}", " ".join((*fact.says, *fact.asks))))
+                assert slots <= set(re.findall(r"\{[^}]+\}", shown)) | {f"{{{name}}}" for name in page.shared}
+            begins = ("The image does not", "I see no", "I cannot tell", "There is no")
+            assert all(lack.startswith(begins) for lack in fact.lacks), fact.lacks
+
+
+def test_no_two_facts_of_a_page_are_asked_for_in_the_same_words() -> None:
+    for page in load_pages():
+        names: dict[str, str] = {}
+        for fact in page.facts:
+            for ask in fact.asks:
+                assert names.setdefault(ask.lower(), fact.name) == fact.name, (page.name, ask)
+
+
+def test_every_topic_of_the_package_has_questions_for_its_charts() -> None:
+    topics = load_topics()
+    assert len(topics) > 20
+    for topic in topics:
+        assert topic.titles and len(set(topic.names)) == len(topic.names), topic.name
+        for measure in topic.measures:
+            assert "line" not in measure.charts or topic.is_timed, (topic.name, measure.name)
+            assert set(measure.asks) <= set(topic_grammar.KINDS)
+            assert not (measure.values and measure.charts)
+    assert page_grammar.SLOTS
