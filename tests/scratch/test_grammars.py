@@ -188,7 +188,8 @@ def test_every_topic_of_the_package_has_questions_for_its_charts() -> None:
     topics = load_topics()
     assert len(topics) > 20
     for topic in topics:
-        assert topic.titles and len(set(topic.names)) == len(topic.names), topic.name
+        assert topic.titles, topic.name
+        assert len(set(topic.names)) == len(topic.names), topic.name
         for measure in topic.measures:
             assert "line" not in measure.charts or topic.is_timed, (topic.name, measure.name)
             assert set(measure.asks) <= set(topic_grammar.KINDS)

@@ -31,8 +31,8 @@ from llava.scratch.talking.pack import FOLDER, pack_checkpoint, pack_tower, writ
 from llava.scratch.talking.seen_records import Record, ask_for_missing, is_shown
 from llava.scratch.talking.small_llama import Adapter, Sizes, SmallLlama, name_adapter, read_adapter
 from llava.scratch.talking.thing_samples import ThingSamples
-from llava.scratch.talking.topic_grammar import load_topics
 from llava.scratch.talking.thing_turns import make_plural, talk_about_view
+from llava.scratch.talking.topic_grammar import load_topics
 from tests import tiny_tokenizers
 from tests.scratch.tiny_talking import write_things
 

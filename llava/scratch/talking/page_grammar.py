@@ -6,7 +6,7 @@ A file's grammar, line by line ("#" begins a comment)::
     The Foxes; Night Owls
     page concert poster
     with band                         slots that have one value on the whole page; all others have one for each fact
-    fact title                        "title" is always shown, first; facts of one name are variants, one at most is shown
+    fact title                        always shown, first; facts of one name are variants, one at most is shown
     > {band} LIVE                     ways to write it: " | " is between cells of a row, " // " between rows
     ? Who is playing?                 ways to ask for it
     ! {band} is playing.              ways to answer, with the values as the page writes them
@@ -302,9 +302,7 @@ def _draw_some(rng: random.Random, ways: Sequence[str], most: int = 2) -> list[s
     return rng.sample(ways, min(len(ways), rng.randint(1, most)))
 
 
-def _ask_for_value(
-    rng: random.Random, fact: Fact, values: Mapping[str, str], page: Page
-) -> Iterator[tuple[str, str]]:
+def _ask_for_value(rng: random.Random, fact: Fact, values: Mapping[str, str], page: Page) -> Iterator[tuple[str, str]]:
     """A question with lettered options, where the answer is a value of one of the file's lists."""
     slots = [slot for slot in set(_SLOT.findall(fact.says[0])) if slot in page.lists and slot in values]
     if len(slots) == 1 and rng.random() < _OPTION_SHARE:

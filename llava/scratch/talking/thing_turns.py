@@ -117,7 +117,7 @@ def _ask_for_kind(rng: random.Random, thing: Mapping[str, Any]) -> Turns:
     if _has_kind(thing):
         question = pick(rng, "What kind of thing is this?", f"What kind of {kind} is this?", "What is it?",
                         f"Which {kind} is this?", f"What {kind} do you see?", "What is the main thing here?",
-                        "What is the main subject of the photo?", "Name the most important thing in the picture.")  # fmt: skip
+                        "What is the main subject of the photo?", "Name the main thing in the picture.")  # fmt: skip
         turns.append((question, f"It is {noun}." if kind in question else f"It is {with_article(kind)}, {noun}."))
     own = [group for group, kinds in _GROUPS.items() if kind in kinds]
     other = rng.choice([group for group in _GROUPS if group not in own])

@@ -17,13 +17,13 @@ A file's grammar, line by line ("#" begins a comment)::
     ? How long does the {key} sleep?  asks for the {value} of one name; "! " answers
     ? > Which animal sleeps most?     for the highest, "<" for the lowest, "=" for the name of a value,
     ? + Which of {key} and {other} sleeps longer?    which of two is higher ("-": lower): it is {key} in the answer
-    ? s How long in {series}?         for the {value} of one name in one series, "s>" and "s<" for the highest and lowest
+    ? s How long in {series}?         for the {value} of one name in one series; "s>", "s<": its highest and lowest
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -165,7 +165,7 @@ def _add_turn(topic: Topic, line: str) -> None:
         measure = topic.measures[-1]
         (measure.asks if mark == "?" else measure.says).setdefault(kind, []).append(said)
     known = {"key", "other", "value", "other_value", "series", "count"}
-    for slot in set(part.split("}")[0] for part in said.split("{")[1:]) - known:
+    for slot in {part.split("}")[0] for part in said.split("{")[1:]} - known:
         raise ValueError(f"there is no slot {{{slot}}}")
 
 
@@ -222,15 +222,11 @@ def _make_chart(rng: random.Random, topic: Topic, measure: Measure) -> Record:
     labels = names if rng.random() < 0.85 else [name.upper() for name in names]
     head = rng.choice(measure.heads) if rng.random() < 0.5 else ""
     if kind == "line" and topic.is_timed:
-        colours = rng.sample([colour for colour in SCENE_COLORS if colour != "white"], len(rows))
-        lines = tuple(
-            ChartLine(name, colour, tuple(Bar(label, colour, measure.write(v), v) for label, v in zip(labels, row)))
-            for name, colour, row in zip(series or [""], colours, rows)
-        )
-        chart = ChartTable(title, lines=lines, y_name=head)
+        chart = ChartTable(title, lines=_make_lines(rng, measure, labels, series, rows), y_name=head)
     else:
         chart = _make_bars(rng, measure, labels, series, rows, title, is_pie=kind == "pie")
-        chart = chart if chart.is_pie else replace(chart, **{"x_name" if chart.is_horizontal else "y_name": head})
+        if not chart.is_pie:
+            chart = replace(chart, x_name=head) if chart.is_horizontal else replace(chart, y_name=head)
     texts = [] if title or rng.random() < 0.7 or not topic.titles else [rng.choice(topic.titles)]
     record = Record("chart", describe_with(chart, texts))
     values = [[point.value for point in row] for row in _cells(chart, len(series) or 1)]
@@ -250,6 +246,18 @@ def _make_chart(rng: random.Random, topic: Topic, measure: Measure) -> Record:
     return record.shorten(rng)
 
 
+def _make_lines(
+    rng: random.Random, measure: Measure, labels: Sequence[str], series: Sequence[str], rows: Sequence[Sequence[float]]
+) -> tuple[ChartLine, ...]:
+    colours = rng.sample([colour for colour in SCENE_COLORS if colour != "white"], len(rows))
+
+    def points(row: Sequence[float], colour: str) -> tuple[Bar, ...]:
+        return tuple(Bar(label, colour, measure.write(v), v) for label, v in zip(labels, row, strict=True))
+
+    named = zip(series or [""], colours, rows, strict=True)
+    return tuple(ChartLine(name, colour, points(row, colour)) for name, colour, row in named)
+
+
 def _make_bars(
     rng: random.Random,
     measure: Measure,
@@ -267,20 +275,22 @@ def _make_bars(
         if rng.random() < 0.6:
             written = [f"{share:.0f}%" for share in shares]
         colours = rng.sample(SCENE_COLORS, len(names))
-        bars = tuple(Bar(*of) for of in zip(names, colours, written, rows[0]))
+        bars = tuple(Bar(*of) for of in zip(names, colours, written, rows[0], strict=True))
         return ChartTable(title, bars, is_pie=True)
     if series:
         colours = rng.sample(SCENE_COLORS, len(series))
         bars = tuple(
             Bar(f"{name} {one}", colour, measure.write(row[i]), row[i])
             for i, name in enumerate(names)
-            for one, colour, row in zip(series, colours, rows)
+            for one, colour, row in zip(series, colours, rows, strict=True)
         )
     else:
         colours = [rng.choice(SCENE_COLORS)] * len(names)
         if rng.random() < 0.4 and len(names) < len(SCENE_COLORS):
             colours = rng.sample(SCENE_COLORS, len(names))
-        bars = tuple(Bar(name, colour, measure.write(v), v) for name, colour, v in zip(names, colours, rows[0]))
+        bars = tuple(
+            Bar(name, colour, measure.write(v), v) for name, colour, v in zip(names, colours, rows[0], strict=True)
+        )
     return ChartTable(title, bars, is_horizontal=rng.random() < 0.3)
 
 
@@ -319,7 +329,10 @@ def _ask_for_values(
             asked = {"key": names[a], "other": names[b]}
             told = {"key": names[best], "other": names[other], "value": values[best], "other_value": values[other]}
             if kind in measure.asks:
-                record.ask(fill(rng.choice(measure.asks[kind]), as_asked(rng, asked)), fill(rng.choice(measure.says[kind]), told))
+                record.ask(
+                    fill(rng.choice(measure.asks[kind]), as_asked(rng, asked)),
+                    fill(rng.choice(measure.says[kind]), told),
+                )
     for turn in filter(None, turns):
         record.ask(*turn)
     if rng.random() < 0.15 and ">" in measure.asks:
@@ -352,9 +365,7 @@ def _ask_for_count(rng: random.Random, record: Record, topic: Topic, count: int)
         record.ask(rng.choice(topic.asks), rng.choice(topic.says).replace("{count}", str(count)))
 
 
-def _ask_for_others(
-    rng: random.Random, record: Record, topic: Topic, measure: Measure, names: Sequence[str]
-) -> None:
+def _ask_for_others(rng: random.Random, record: Record, topic: Topic, measure: Measure, names: Sequence[str]) -> None:
     """Asks for a name that is not shown, which is refused by that name."""
     absent = topic.draw_names(rng, 1)[0]
     if absent.lower() in record.description.lower() or rng.random() < 0.4:
@@ -383,7 +394,9 @@ def _make_table(rng: random.Random, topic: Topic) -> Record:
     cells = [[name, *(column[i] for column in columns)] for i, name in enumerate(names)]
     title = [[rng.choice(topic.titles)]] if topic.titles and rng.random() < 0.6 else []
     shown = [*title, heads, *cells]
-    record = Record("text", describe((500, 400), [line for y, row in enumerate(shown) for line in place_row(y, *row)], []))
+    record = Record(
+        "text", describe((500, 400), [line for y, row in enumerate(shown) for line in place_row(y, *row)], [])
+    )
     told = " ".join(map(str, find_extremes(shown)))
     for measure, of_names, column, head in zip(measures, numbers, columns, heads[1:], strict=True):
         if not of_names:
