@@ -258,7 +258,7 @@ def test_a_charts_table_takes_its_lines_and_bars_out_of_what_is_told_apart() -> 
     assert describe_scene((400, 400), [*values, *names, note], [*bars, star, sign]) == (
         "1 object: yellow star (top left).\n"
         "Bar chart, 3 bars from left to right: Tea 37 (red), Milk 52 (blue), Salt 20 (green). "
-        "Largest: Milk 52; smallest: Salt 20.\n"
+        "Largest: Milk 52; smallest: Salt 20; in order: 1. Milk, 2. Tea, 3. Salt.\n"
         "Text (1 line):\n1. Source: kitchen"
     )
 

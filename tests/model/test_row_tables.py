@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llava.model.lexical.description import MAX_CHARACTERS, describe
-from llava.model.lexical.row_tables import find_extremes, label_cells
+from llava.model.lexical.row_tables import find_extremes, label_cells, list_order
 from llava.scratch.talking.seen_records import place_row
 
 TIMES = [["Time", "Destination", "Platform"], ["8:32", "Bremen", "7"], ["9:05", "Ulm", "12"]]
@@ -71,7 +71,8 @@ def test_numbers_in_columns_are_compared_and_times_are_not() -> None:
 
 def test_prices_of_a_list_are_compared_without_its_sums() -> None:
     rows = [["The Inn"], ["Soup ....", "5.80"], ["Trout . . .", "15.80"], ["2 x Tea 2.40"], ["Total", "24.00"]]
-    assert [str(each) for each in find_extremes(rows)] == ["Highest price: Trout 15.80; lowest: Tea 2.40."]
+    told = "Highest price: Trout 15.80; lowest: Tea 2.40; in order: 1. Trout, 2. Soup, 3. Tea."
+    assert [str(each) for each in find_extremes(rows)] == [told]
     assert find_extremes(rows[:3]) == []  # two prices
     assert find_extremes([["Fat (g)", "17.5", "11.2"], ["Sugar (g)", "33.0", "41.6"], ["Salt (g)", "0.4", "0.7"]]) == []
     assert find_extremes([["Soup", "5.80"], ["Trout", "5.80"], ["Tea", "5.80"]]) == []
@@ -92,3 +93,11 @@ def test_the_last_of_several_lines_is_called_so() -> None:
     lines = [line for y, text in enumerate(("OPEN", "Monday")) for line in place_row(y, text)]
     assert describe((400, 300), lines, []) == "Text (2 lines):\n1. OPEN\n2 (last). Monday"
     assert describe((400, 300), lines[:1], []) == "Text (1 line):\n1. OPEN"
+
+
+def test_names_are_ranked_by_their_sizes_where_they_are_neither_few_nor_many() -> None:
+    assert list_order(["Ulm", "Jena", "Bonn", "Kiel"], [3, 9, 3, -1]) == (
+        "; in order: 1. Jena, 2. Ulm, 2. Bonn, 4. Kiel"
+    )
+    assert list_order(["Ulm", "Jena"], [3, 9]) == ""
+    assert list_order([str(i) for i in range(10)], list(range(10))) == ""

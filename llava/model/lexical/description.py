@@ -34,7 +34,8 @@ Below the head of a table, each cell is told with its column's name, and its num
     3 (last). Time: 9:05 | Destination: Ulm | Platform: 12
     Highest Platform: Ulm 12; lowest: Bremen 7.
 
-Where a chart's axes have names, it ends in "X axis: Month. Y axis: Cups.", or one of both.
+Bars, and rows of a table, from three to nine, are ranked as well: "...; smallest: Tea 37; in order: 1. Milk, 2. Juice,
+3. Tea." Where a chart's axes have names, it ends in "X axis: Month. Y axis: Cups.", or one of both.
 
 Orders, extremes and numbers stand there because the towers know them exactly and a small language model is poor at
 sorting and at counting. It does not find the end of a ranked list, and cannot invert a relation.
@@ -47,7 +48,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from llava.model.lexical.row_tables import find_extremes, label_cells
+from llava.model.lexical.row_tables import find_extremes, label_cells, list_order
 
 # The description of a dense page ends after this many characters, at the end of a line: about 350 tokens.
 MAX_CHARACTERS = 1200
@@ -310,7 +311,8 @@ def _describe_bars(chart: ChartTable) -> str:
         return f"{text}: {listed}."
     most, least = (find(chart.bars, key=lambda bar: bar.size) for find in (max, min))
     largest, smallest = (" ".join(filter(None, (bar.label or bar.colour, bar.value))) for bar in (most, least))
-    return f"{text} {order}: {listed}. Largest: {largest}; smallest: {smallest}."
+    ranked = list_order([bar.label or bar.colour for bar in chart.bars], [bar.size for bar in chart.bars])
+    return f"{text} {order}: {listed}. Largest: {largest}; smallest: {smallest}{ranked}."
 
 
 def _describe_lines(chart: ChartTable) -> str:

@@ -15,6 +15,8 @@ _LEAST_COLUMNS = 3
 # So many prices in a list are compared, and so many columns of a table.
 _LEAST_PRICES = 3
 _MOST_COMPARED = 3
+# So many names are told in the order of their numbers.
+_LEAST_RANKED, _MOST_RANKED = 3, 9
 # A longer row is no item with its price.
 _MOST_CHARACTERS = 80
 
@@ -31,14 +33,30 @@ Span = tuple[float, float]
 
 
 class Extremes(NamedTuple):
-    """The highest and the lowest in a column: what it counts, and each one's name and number as they are written."""
+    """The highest and the lowest in a column: what it counts, and each one's name and number as they are written.
+
+    ``order``: all of its names as ``list_order`` tells them.
+    """
 
     what: str
     highest: tuple[str, str]
     lowest: tuple[str, str]
+    order: str = ""
 
     def __str__(self) -> str:
-        return f"Highest {self.what}: {' '.join(self.highest)}; lowest: {' '.join(self.lowest)}."
+        return f"Highest {self.what}: {' '.join(self.highest)}; lowest: {' '.join(self.lowest)}{self.order}."
+
+
+def list_order(names: Sequence[str], sizes: Sequence[float]) -> str:
+    """Three to nine names by their sizes: "; in order: 1. Ulm, 2. Bremen, 2. Jena"; "" for fewer and for more.
+
+    Two ranks are compared more easily than two numbers, by a model that compares neither well.
+    """
+    if not _LEAST_RANKED <= len(names) <= _MOST_RANKED:
+        return ""
+    falling = sorted(sizes, reverse=True)
+    ranked = sorted(zip(names, sizes, strict=True), key=lambda pair: -pair[1])
+    return "; in order: " + ", ".join(f"{falling.index(size) + 1}. {name}" for name, size in ranked)
 
 
 def label_cells(rows: Sequence[Sequence[str]], spans: Sequence[Sequence[Span]] = ()) -> list[list[str]]:
@@ -154,7 +172,8 @@ def _compare(what: str, names: Sequence[str], amounts: Sequence[str]) -> list[Ex
     if len(known) < len(sizes) or len(set(known)) < 2:
         return []
     most, least = (known.index(find(known)) for find in (max, min))
-    return [Extremes(what, *((names[i], amounts[i]) for i in (most, least)))]
+    order = list_order(names, known)
+    return [Extremes(what, (names[most], amounts[most]), (names[least], amounts[least]), order)]
 
 
 def _is_heading(cell: str) -> bool:

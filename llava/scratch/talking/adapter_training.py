@@ -42,15 +42,24 @@ CHECKPOINT, LOG, HELD_OUT = "checkpoint.pt", "log.jsonl", "held_out.jsonl"
 # The rate of the projector, which is aligned already, as a part of the adapter's.
 _PROJECTOR_RATE = 0.3
 _WARM_UP_STEPS, _LAST_RATE = 10, 0.05
+# An answer's first token says yes or no, or which letter; the others mostly follow from it.
+_FIRST_WEIGHT = 4.0
 _SAVE_STEPS, _SAVE_S = 20, 60
 
 
 def loss_of(
-    model: SmallLlama, adapter: Adapter, projector: LexicalProjector, batch: Batch, *, bf16: bool = False
+    model: SmallLlama,
+    adapter: Adapter,
+    projector: LexicalProjector,
+    batch: Batch,
+    *,
+    bf16: bool = False,
+    first_weight: float = 1.0,
 ) -> tuple[torch.Tensor, int]:
     """The mean cross entropy of the targets of a batch, and how many there are.
 
-    ``bf16``: the language model's products are computed in bfloat16.
+    ``bf16``: the language model's products are computed in bfloat16. ``first_weight``: how much an answer's first token
+    counts, by which it is yes or no, one letter or another.
     """
     device, num_images = model.device, len(batch.looks_XD) // (NUM_CELLS + 1)
 
@@ -67,8 +76,11 @@ def loss_of(
         embeds_BLC = words_BLC.index_put((batch.ids_BL == THING,), things_TC)
         hidden_BLC = model.hidden(embeds_BLC, adapter, batch.branch_BL)
         logits_XV = model.logits(hidden_BLC[:, :-1][batch.is_target_BL[:, 1:]])
-    loss = torch.nn.functional.cross_entropy(logits_XV.float(), batch.ids_BL[batch.is_target_BL])
-    return loss, len(logits_XV)
+    is_target_BL = batch.is_target_BL
+    loss_X = torch.nn.functional.cross_entropy(logits_XV.float(), batch.ids_BL[is_target_BL], reduction="none")
+    is_first_X = (~is_target_BL[:, :-1])[is_target_BL[:, 1:]]
+    weight_X = torch.where(is_first_X, first_weight, 1.0)
+    return (weight_X * loss_X).mean(), len(logits_XV)
 
 
 @dataclass(frozen=True)
@@ -214,7 +226,9 @@ class AdapterTraining:
         for group in self._optimizer.param_groups:
             group["lr"] = rate * group["share"]
         torch.manual_seed(schedule.seed + step)  # of the projector's dropout
-        own_loss, own_targets = loss_of(self.model, self.adapter, self.projector, batch, bf16=self._course.bf16)
+        own_loss, own_targets = loss_of(
+            self.model, self.adapter, self.projector, batch, bf16=self._course.bf16, first_weight=_FIRST_WEIGHT
+        )
         num_targets, num_tokens = self._peers.sum(torch.tensor([own_targets, batch.num_tokens])).tolist()
         loss = own_loss * (own_targets / num_targets)
         self._optimizer.zero_grad()

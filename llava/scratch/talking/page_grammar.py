@@ -114,7 +114,7 @@ _RANGE = re.compile(r"(-?\d+)-(\d+)(?:#\d+)?")
 _MOST_SHOWN, _MOST_ABSENT = 6, 2
 # This share of the pages is in capitals, on a coloured ground, with its facts in another order, without a title.
 _CAPITALS_SHARE, _COLOURED_SHARE, _SHUFFLED_SHARE, _UNTITLED_SHARE = 0.12, 0.25, 0.3, 0.06
-_OPTION_SHARE, _LOWERED_SHARE = 0.08, 0.35
+_OPTION_SHARE, _LOWERED_SHARE = 0.15, 0.35
 
 
 @dataclass(frozen=True)
@@ -169,6 +169,8 @@ def read_pages(text: str, origin: str) -> list[Page]:
             for slot in _SLOT.findall(rest):
                 if not _is_slot(slot, page.lists):
                     raise ValueError(f"{origin}:{number}: there is no slot {{{slot}}}.")
+        elif wanted is not None and ";" in line:
+            wanted += [value.strip() for value in line.split(";") if value.strip()]
         elif mark == "list":
             wanted = lists.setdefault(rest, [])
         elif mark == "page":
@@ -178,8 +180,6 @@ def read_pages(text: str, origin: str) -> list[Page]:
             pages[-1].shared.extend(rest.replace(",", " ").split())
         elif mark == "fact" and pages:
             pages[-1].facts.append(Fact(rest))
-        elif wanted is not None:
-            wanted += [value.strip() for value in line.split(";") if value.strip()]
         else:
             raise ValueError(f"{origin}:{number}: '{line}' is none of list, page, with, fact, >, ?, ! and ~.")
     for page in pages:
@@ -285,7 +285,9 @@ def make_record(rng: random.Random, page: Page) -> Record:
         asked = as_asked(rng, values)
         turns += [(fill(ask, asked), fill(rng.choice(fact.says), told)) for ask in _draw_some(rng, fact.asks)]
         turns += _ask_for_value(rng, fact, values, page)
-    record = Record("signs", _describe(rng, texts))
+    lines = _lay_out(rng, texts)
+    look = "text" if all(line.ground == "white" for line in lines) else "signs"
+    record = Record(look, describe((400, 400), lines, []))
     record.turns = turns
     for name in _draw_some(rng, [name for name in by_name if name not in names], _MOST_ABSENT):
         fact = rng.choice(by_name[name])
@@ -313,10 +315,10 @@ def _ask_for_value(rng: random.Random, fact: Fact, values: Mapping[str, str], pa
         yield from asked.turns
 
 
-def _describe(rng: random.Random, texts: Sequence[str]) -> str:
+def _lay_out(rng: random.Random, texts: Sequence[str]) -> list[Line]:
     rows = [row.split(" | ") for text in texts for row in text.split(" // ")]
     lines = [line for y, row in enumerate(rows) for line in place_row(y, *row)]
-    return describe((400, 400), list(_colour(rng, lines)), [])
+    return list(_colour(rng, lines))
 
 
 def _colour(rng: random.Random, lines: Sequence[Line]) -> Iterator[Line]:

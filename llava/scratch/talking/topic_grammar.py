@@ -335,10 +335,27 @@ def _ask_for_values(
                 )
     for turn in filter(None, turns):
         record.ask(*turn)
+    _ask_for_ranks(rng, record, names, numbers)
     if rng.random() < 0.15 and ">" in measure.asks:
         best = max(places, key=lambda i: numbers[i])
         if list(numbers).count(numbers[best]) == 1:
             ask_for_option(rng, record, rng.choice(measure.asks[">"]), names[best], names)
+
+
+def _ask_for_ranks(rng: random.Random, record: Record, names: Sequence[str], numbers: Sequence[float]) -> None:
+    """Asks for the second and the third, where the description tells the order and no two are equal."""
+    if "in order: 1." not in record.description or len(set(numbers)) < len(numbers) or rng.random() < 0.5:
+        return
+    ranked = [name for _, name in sorted(zip(numbers, names, strict=True), reverse=True)]
+    place = rng.randrange(1, min(3, len(ranked)))
+    word = ("second", "third")[place - 1]
+    question = pick(rng, "Which is the {} largest?", "Which one comes {}?", "Which is in {} place?",
+                    "What has the {} highest value?", "Which is the {} highest?", "What is number {} by size?")  # fmt: skip
+    asked = word if "number" not in question else ("two", "three")[place - 1]
+    record.ask(question.format(asked), pick(rng, f"{ranked[place]} comes {word}.", f"{ranked[place]} is the {word}."))
+    listed = ", ".join(ranked)
+    question = pick(rng, "Sort them from the largest to the smallest.", "List them in order.", "What is the ranking?")
+    record.ask(question, f"From the largest to the smallest: {listed}.")
 
 
 def _ask_for_series(
