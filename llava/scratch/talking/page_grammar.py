@@ -180,6 +180,8 @@ def read_pages(text: str, origin: str) -> list[Page]:
             pages[-1].shared.extend(rest.replace(",", " ").split())
         elif mark == "fact" and pages:
             pages[-1].facts.append(Fact(rest))
+        elif wanted is not None:
+            wanted.append(line)
         else:
             raise ValueError(f"{origin}:{number}: '{line}' is none of list, page, with, fact, >, ?, ! and ~.")
     for page in pages:
@@ -291,13 +293,20 @@ def make_record(rng: random.Random, page: Page) -> Record:
     record.turns = turns
     for name in _draw_some(rng, [name for name in by_name if name not in names], _MOST_ABSENT):
         fact = rng.choice(by_name[name])
-        if fact.lacks:
+        lacks = [lack for lack in fact.lacks if not _is_written(lack, record.description)]
+        if lacks:
             values = _Values(rng, page.lists, shared)
-            record.ask(fill(rng.choice(fact.asks), values), fill(rng.choice(fact.lacks), values))
+            record.ask(fill(rng.choice(fact.asks), values), fill(rng.choice(lacks), values))
     if rng.random() < 0.25:
         record.ask(*ask_for_text(rng, [row for text in texts for row in text.split(" // ")]))
     ask_unknown(rng, record, rate=0.12)
     return record.shorten(rng)
+
+
+def _is_written(lack: str, description: str) -> bool:
+    """Whether a page has the word that an answer does not see, in "I see no signature."."""
+    unseen = re.match(r"I see no ([\w -]+?)(?: in the image| on the .+)?\.", lack)
+    return unseen is not None and unseen[1].lower() in description.lower()
 
 
 def _draw_some(rng: random.Random, ways: Sequence[str], most: int = 2) -> list[str]:

@@ -350,7 +350,7 @@ def _ask_for_ranks(rng: random.Random, record: Record, names: Sequence[str], num
     place = rng.randrange(1, min(3, len(ranked)))
     word = ("second", "third")[place - 1]
     question = pick(rng, "Which is the {} largest?", "Which one comes {}?", "Which is in {} place?",
-                    "What has the {} highest value?", "Which is the {} highest?", "What is number {} by size?")  # fmt: skip
+                    "What has the {} highest value?", "Which is the {} highest?", "What is number {}?")  # fmt: skip
     asked = word if "number" not in question else ("two", "three")[place - 1]
     record.ask(question.format(asked), pick(rng, f"{ranked[place]} comes {word}.", f"{ranked[place]} is the {word}."))
     listed = ", ".join(ranked)
