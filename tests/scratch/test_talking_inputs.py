@@ -294,6 +294,7 @@ def test_an_incomplete_bundle_is_refused_by_name(
 
     assert "neither" in fail("--bundle", tmp_path / "no.tar")
     assert "--model" in fail("--things", inputs.files.things)
+    assert f"--adapter: there is no '{tmp_path / 'a.pt'}'" in fail("--adapter", tmp_path / "a.pt")
     for number in (1, 3):
         (tmp_path / f"b.tar.00{number}").write_bytes(b"x" * 2000)
     assert "b.tar.002 is missing" in fail("--bundle", tmp_path / "b.tar")

@@ -373,6 +373,9 @@ def main() -> None:
     if arguments.workers is None:
         arguments.workers = max((os.cpu_count() or 1) - 1, 1) if is_gpu else 0
     given = {name: getattr(arguments, name) for name in TrainingFiles.names() if getattr(arguments, name) is not None}
+    for name, path in given.items():
+        if not path.exists():
+            parser.error(f"--{name}: there is no '{path}'")
     try:
         with tempfile.TemporaryDirectory(prefix="llava-bundle-") as folder:
             if arguments.bundle is not None:
