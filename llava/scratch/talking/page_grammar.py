@@ -110,8 +110,8 @@ SLOTS: dict[str, Callable[[random.Random], str]] = {
 
 _SLOT = re.compile(r"\{([^{}]+)\}")
 _RANGE = re.compile(r"(-?\d+)-(\d+)(?:#\d+)?")
-# Of the facts of a page, so many are shown beside its title, and so many that are not are asked for.
-_MOST_SHOWN, _MOST_ABSENT = 6, 2
+# Of the facts of a page, one of these numbers is shown beside its title, and so many that are not are asked for.
+_NUMS_SHOWN, _MOST_ABSENT = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12), 2
 # This share of the pages is in capitals, on a coloured ground, with its facts in another order, without a title.
 _CAPITALS_SHARE, _COLOURED_SHARE, _SHUFFLED_SHARE, _UNTITLED_SHARE = 0.12, 0.25, 0.3, 0.06
 _OPTION_SHARE, _LOWERED_SHARE = 0.15, 0.35
@@ -257,7 +257,7 @@ def as_asked(rng: random.Random, values: Mapping[str, str]) -> dict[str, str]:
 
 
 def draw_page_record(rng: random.Random) -> Record:
-    """A page of any kind, with its title and up to six facts, and questions for those and for one or two others."""
+    """A page of any kind, with its title and up to twelve facts, and questions for those and for one or two others."""
     return make_record(rng, rng.choice(load_pages()))
 
 
@@ -268,7 +268,7 @@ def make_record(rng: random.Random, page: Page) -> Record:
         shared[slot]
     by_name = page.by_name()
     others = [name for name in by_name if name != TITLE]
-    shown = set(rng.sample(others, min(len(others), rng.randint(1, _MOST_SHOWN))))
+    shown = set(rng.sample(others, min(len(others), rng.choice(_NUMS_SHOWN))))
     names = [name for name in others if name in shown]
     if rng.random() < _SHUFFLED_SHARE:
         rng.shuffle(names)
