@@ -315,8 +315,8 @@ MAKERS: dict[str, tuple[float, Callable[[random.Random], Record]]] = {
     "menu": (0.03, draw_menu_record),
     "chart": (0.05, draw_chart_record),
     "line chart": (0.04, draw_line_chart_record),
-    "page": (0.6, draw_page_record),
-    "topic": (0.3, draw_topic_record),
+    "page": (1.0, draw_page_record),
+    "topic": (0.4, draw_topic_record),
 }
 
 

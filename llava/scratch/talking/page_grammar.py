@@ -114,6 +114,21 @@ _RANGE = re.compile(r"(-?\d+)-(\d+)(?:#\d+)?")
 _NUMS_SHOWN, _MOST_ABSENT = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12), 2
 # This share of the pages is in capitals, on a coloured ground, with its facts in another order, without a title.
 _CAPITALS_SHARE, _COLOURED_SHARE, _SHUFFLED_SHARE, _UNTITLED_SHARE = 0.12, 0.25, 0.3, 0.06
+# Faults of the reader: a word that lost a letter, a gap that ends no cell, a row of ornaments that are read as letters.
+_CUT_SHARE, _GAP_SHARE, _ORNAMENT_SHARE = 0.07, 0.05, 0.08
+_ORNAMENTS = (
+    "A m A m A",
+    "4 m 4 m A",
+    "- - - -",
+    "* * *",
+    "oooooo",
+    "w w w w",
+    "s s e w",
+    "I I I",
+    "~ ~ ~",
+    "x X x",
+    "m",
+)
 _OPTION_SHARE, _LOWERED_SHARE = 0.15, 0.35
 
 
@@ -261,8 +276,11 @@ def draw_page_record(rng: random.Random) -> Record:
     return make_record(rng, rng.choice(load_pages()))
 
 
-def make_record(rng: random.Random, page: Page) -> Record:
-    """A record of a kind of page."""
+def make_record(rng: random.Random, page: Page, *, has_faults: bool = True) -> Record:
+    """A record of a kind of page.
+
+    ``has_faults``: some of its words and rows are as the reader sometimes reads them; values never are.
+    """
     shared = _Values(rng, page.lists, {})
     for slot in page.shared:
         shared[slot]
@@ -279,7 +297,8 @@ def make_record(rng: random.Random, page: Page) -> Record:
     for name in names:
         fact = rng.choice(by_name[name])
         values = _Values(rng, page.lists, shared)
-        written = fill(rng.choice(fact.shows), values)
+        shown = rng.choice(fact.shows)
+        written = fill(_blur(rng, shown) if has_faults else shown, values)
         told: Mapping[str, str] = values
         if are_capitals:
             written, told = written.upper(), {slot: value.upper() for slot, value in values.items()}
@@ -287,6 +306,8 @@ def make_record(rng: random.Random, page: Page) -> Record:
         asked = as_asked(rng, values)
         turns += [(fill(ask, asked), fill(rng.choice(fact.says), told)) for ask in _draw_some(rng, fact.asks)]
         turns += _ask_for_value(rng, fact, values, page)
+    if has_faults and rng.random() < _ORNAMENT_SHARE:
+        texts.insert(rng.randrange(len(texts) + 1), rng.choice(_ORNAMENTS))
     lines = _lay_out(rng, texts)
     look = "text" if all(line.ground == "white" for line in lines) else "signs"
     record = Record(look, describe((400, 400), lines, []))
@@ -307,6 +328,33 @@ def _is_written(lack: str, description: str) -> bool:
     """Whether a page has the word that an answer does not see, in "I see no signature."."""
     unseen = re.match(r"I see no ([\w -]+?)(?: in the image| on the .+)?\.", lack)
     return unseen is not None and unseen[1].lower() in description.lower()
+
+
+def _blur(rng: random.Random, shown: str) -> str:
+    """A way to write a fact as the reader sometimes reads it: without a letter of a word that is no value, or with a
+    gap for the end of a cell.
+    """
+    way = rng.random()
+    if way < _CUT_SHARE:
+        cut = [
+            match for match in re.finditer(r"(?<![\w{])\w{4,}(?![\w}])", shown) if not _is_inside(shown, match.start())
+        ]
+        if cut:
+            match = rng.choice(cut)
+            word = rng.choice((match[0][1:], match[0][:-1]))
+            return shown[: match.start()] + word + shown[match.end() :]
+    elif way < _CUT_SHARE + _GAP_SHARE:
+        gaps = [at for at, char in enumerate(shown) if char == " " and not _is_inside(shown, at)]
+        gaps = [at for at in gaps if "|" not in shown[at - 1 : at + 2] and "/" not in shown[at - 1 : at + 2]]
+        if gaps:
+            at = rng.choice(gaps)
+            return f"{shown[:at]} | {shown[at + 1 :]}"
+    return shown
+
+
+def _is_inside(shown: str, at: int) -> bool:
+    """Whether a place is within a slot's braces."""
+    return shown.rfind("{", 0, at) > shown.rfind("}", 0, at)
 
 
 def _draw_some(rng: random.Random, ways: Sequence[str], most: int = 2) -> list[str]:
