@@ -166,7 +166,14 @@ def test_sentences_end_at_points_that_are_not_inside_numbers() -> None:
 
 def test_numbers_are_read_by_value() -> None:
     found = [parse_number(token) for token in ("3,", "$1,250.50", "twelve", "45%", "-7", "007", "B52", "1,25")]
-    assert found == [3.0, 1250.5, 12.0, 45.0, -7.0, None, None, None]
+    assert found == [3.0, 1250.5, 12.0, 45.0, -7.0, None, None, 1.25]
+    assert [parse_number(token) for token in ("7,80", "€7,8.", "1,250", "-0,5", "1,2503")] == [
+        7.8,
+        7.8,
+        1250,
+        -0.5,
+        None,
+    ]
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,8 @@ ASKS_FOR_DESCRIPTION = (
 
 # Words of these questions that are no sign of an answer.
 _FILLERS = frozenset("who what where when how which is it the of was does do a on this like much many".split())
+# A sign's few words are told as they are read, a page's rows apart.
+_MOST_SENTENCE_ROWS, _MOST_SENTENCE_CHARACTERS = 3, 60
 # What people ask documents for.
 _ASKED_OF_DOCUMENTS = (
     "total;price;telephone number;phone number;date;name;address;e-mail address;title;time;room number;invoice number;"
@@ -167,6 +169,8 @@ def ask_for_text(rng: random.Random, rows: Sequence[str]) -> tuple[str, str]:
     question = pick(rng, "Read all the text.", "What text is in the picture?", "What does it say?",
                     "What is written here?", "What is written in the picture?", "What can you read?")  # fmt: skip
     shown = [row.replace(" | ", " ") for row in rows[:6]]
+    if len(rows) <= _MOST_SENTENCE_ROWS and sum(map(len, shown)) < _MOST_SENTENCE_CHARACTERS:  # it is one sentence
+        return question, f"It says {' '.join(shown)}."
     return question, f"It says: {' / '.join(shown)}"
 
 
