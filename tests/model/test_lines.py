@@ -12,7 +12,7 @@ from llava.model.lexical.colour_names import COLOURS, name_colour
 from llava.model.lexical.components import find_components
 from llava.model.lexical.crop_reader import CROP_HEIGHT, CropReader, colour_features, normalize
 from llava.model.lexical.line_finder import LineFinder, TextLine, make_levels, measure_targets, merge_levels
-from llava.model.lexical.line_reader import Line, LineReader, Reading, count_steps, sort_lines
+from llava.model.lexical.line_reader import Line, LineReader, Reading, choose, count_steps, sort_lines
 from llava.synth.drawing import COLORS
 
 
@@ -64,7 +64,7 @@ def steps_of(*shares: dict[str, float]) -> np.ndarray:
 def reading_of(text: str, sure: float = 1.0) -> Reading:
     """A crop that says a text, with that sureness."""
     steps = [shares for character in text for shares in ({character: 1.0}, {})]
-    return Reading(steps_of(*steps, {}), "red", "white", sure)
+    return Reading(steps_of(*steps, {}), "red", "white", sure, text)
 
 
 def test_steps_are_read_with_their_sureness() -> None:
@@ -178,6 +178,29 @@ def test_of_a_line_found_at_two_sizes_the_whole_one_stays() -> None:
     assert sorted(merge_levels([part, whole, other])) == sorted([whole, other])
 
 
+def test_lines_are_merged_as_pair_by_pair() -> None:
+    generator = np.random.default_rng(0)
+
+    def share_covered(a: TextLine, b: TextLine) -> float:
+        x0, x1 = max(a.left, b.left), min(a.right, b.right)
+        ay, by = (each.baseline + each.slope * ((x0 + x1) / 2 - each.left) for each in (a, b))
+        high = min(ay, by) - max(ay - a.capital, by - b.capital)
+        area = min((each.right - each.left) * each.capital for each in (a, b))
+        return max(0.0, high) * max(0.0, x1 - x0) / area
+
+    left, top = generator.uniform(0, 300, 200), generator.uniform(20, 200, 200)
+    wide, high = generator.uniform(5, 80, 200), generator.uniform(5, 20, 200)
+    slope, score = generator.normal(0, 0.02, 200), generator.uniform(0.4, 1, 200)
+    lines = [TextLine(*map(float, row)) for row in zip(left, left + wide, top, slope, high, score, strict=True)]
+    kept: list[TextLine] = []
+    for each in sorted(lines, key=lambda each: -each.score * ((each.right - each.left) / each.capital) ** 0.15):
+        if all(share_covered(each, other) <= 0.4 for other in kept):
+            kept.append(each)
+    assert merge_levels(lines) == kept
+    assert 20 < len(kept) < 180
+    assert merge_levels([]) == []
+
+
 def test_lines_one_below_the_other_both_stay() -> None:
     assert len(merge_levels([line(0, 100, 20), line(0, 100, 33)])) == 2
 
@@ -242,6 +265,24 @@ def test_the_surer_of_two_readings_counts_and_unsure_ones_are_dropped(monkeypatc
     monkeypatch.setattr(reader, "_read_crops", lambda crops: [reading_of(*answer) for answer in answers])
     (read,) = reader.read(image)
     assert (read.text, read.ink, read.ground, read.score) == ("sure", "red", "white", 0.95)
+
+
+@pytest.mark.parametrize(
+    ("sure", "other", "chosen"),
+    [
+        (("arage", 0.98), ("Garage", 0.95), "Garage"),
+        (("Church Hil", 0.98), ("Church Hills", 0.9), "Church Hills"),
+        (("arage", 0.98), ("Garage", 0.7), "arage"),
+        (("Keep left", 0.98), ("iKeep left", 0.95), "Keep left"),
+        (("Keep left", 0.98), ("Keep left.", 0.95), "Keep left"),
+        (("Keep", 0.98), ("Sleep", 0.95), "Keep"),
+    ],
+)
+def test_a_reading_that_has_a_letter_more_counts_before_a_surer_one(
+    sure: tuple[str, float], other: tuple[str, float], chosen: str
+) -> None:
+    for both in ([sure, other], [other, sure]):
+        assert choose([reading_of(*each) for each in both]).text == chosen
 
 
 def test_fusing_the_norms_changes_no_output(random_reader: LineReader) -> None:

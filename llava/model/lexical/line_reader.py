@@ -9,6 +9,7 @@ Shapes: H and W in pixels, N crops, T steps, K classes.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -34,6 +35,8 @@ _MAX_PIXELS = 6_000_000
 _PIXELS_A_BATCH = 6000
 # A line is dropped whose characters are on average less sure than this; one or two characters must be surer.
 _LEAST_SURE, _LEAST_SURE_SHORT = 0.65, 0.85
+# A reading with more characters counts only if it is as sure as this; an edge of a sign is read as one of these.
+_LEAST_SURE_LONGER, _LIKE_EDGES = 0.85, frozenset("iIlLjJ1tf")
 # A line that the finder is less sure of than this, such as a single figure, counts only where another line of about its
 # height was clearly found.
 _CLEARLY_FOUND, _HEIGHTS_ALIKE = 0.6, 1.25
@@ -56,12 +59,13 @@ class Line(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """A crop's log probabilities [T, K], the names of its colours, and how sure its characters are, 0 to 1."""
+    """A crop's log probabilities [T, K], the names of its colours, how sure its characters are, 0 to 1, and those."""
 
     scores_TK: npt.NDArray[np.float32]
     ink: str
     ground: str
     sure: float
+    text: str
 
 
 class LineReader(nn.Module):
@@ -83,13 +87,10 @@ class LineReader(nn.Module):
         levels, scale = _open(image_3HW)
         found = sort_lines(self.finder.find(levels))
         readings = self._read_crops([cut_crop(levels, line, reach) for line in found for reach in REACHES])
-        surest = [
-            max(readings[i : i + len(REACHES)], key=lambda reading: reading.sure)
-            for i in range(0, len(readings), len(REACHES))
-        ]
-        texts = self.prior.read([reading.scores_TK for reading in surest])
+        chosen = [choose(readings[i : i + len(REACHES)]) for i in range(0, len(readings), len(REACHES))]
+        texts = self.prior.read([reading.scores_TK for reading in chosen])
         lines: list[tuple[TextLine, Line]] = []
-        for line, text, (_, ink, ground, sure) in zip(found, texts, surest, strict=True):
+        for line, text, (_, ink, ground, sure, _) in zip(found, texts, chosen, strict=True):
             if text and sure >= (_LEAST_SURE if len(text) > 2 else _LEAST_SURE_SHORT):
                 box = _box(line, scale, image_3HW.shape[-1], image_3HW.shape[-2])
                 lines.append((line, Line(text, box, ink, ground, sure)))
@@ -109,7 +110,8 @@ class LineReader(nn.Module):
                 steps = count_steps(crops[i].shape[2], width)
                 scores_TK = scores_TNK[:steps, column].cpu().numpy()
                 ink, ground = (COLOURS[name] for name in names[column])
-                results[i] = Reading(scores_TK, ink, ground, read_steps(scores_TK)[1])
+                text, sure = read_steps(scores_TK)
+                results[i] = Reading(scores_TK, ink, ground, sure, text)
         return [results[i] for i in range(len(crops))]
 
     def fuse_norms(self) -> LineReader:
@@ -122,6 +124,20 @@ class LineReader(nn.Module):
         if not next(self.parameters()).is_meta:
             self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return self
+
+
+def choose(readings: Sequence[Reading]) -> Reading:
+    """The surest of a line's readings, or one that has all of its text and letters or digits beside it.
+
+    What a crop cuts off at an end makes the rest no less sure: "arage" is surer than "Garage".
+    """
+    best = max(readings, key=lambda reading: reading.sure)
+    for other in readings:
+        before, found, after = other.text.lower().rpartition(best.text.lower()) if best.text else ("",) * 3
+        has_more = (before + after).isalnum() and not _LIKE_EDGES.issuperset(before + after)
+        if found and has_more and other.sure >= _LEAST_SURE_LONGER:
+            best = other
+    return best
 
 
 def count_steps(crop_width: int, batch_width: int) -> int:
