@@ -8,10 +8,12 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from llava.model.lexical.description import describe, join_rows
+from llava.model.lexical.flat_fills import find_fills
 from llava.model.lexical.scene_text import read_scene
 from tests.model.seen_lines import Line
 
 Color = tuple[int, int, int]
+Box = tuple[float, float, float, float]
 BLUE, PALE, WHITE, BLACK = (68, 114, 196), (221, 232, 245), (255, 255, 255), (20, 20, 24)
 
 
@@ -82,6 +84,39 @@ def test_a_word_that_lost_its_capital_is_read_again_on_any_ground(ground: Color,
     dark = strip < 128  # dark letters on light, whichever way round they were
     assert 0.02 < dark.mean() < 0.5
     assert 0.9 <= np.ptp(np.flatnonzero(dark.any(0))) / (whole[2] - whole[0]) <= 2.1  # at most twice as large
+
+
+def draw_sign(ground: np.ndarray) -> tuple[torch.Tensor, Box, Box]:
+    """A blue sign that says "Trout" on a ground [200, 500, 3]; the boxes of the word and of "rout"."""
+    image = Image.fromarray(ground.astype(np.uint8))
+    pen, font = ImageDraw.Draw(image), ImageFont.load_default(30)
+    pen.rectangle((90, 50, 200, 130), fill=BLUE)
+    pen.text((100, 70), "Trout", font=font, fill=WHITE)
+    start = 100 + pen.textlength("T", font=font)
+    return to_canvas(image), pen.textbbox((100, 70), "Trout", font=font), pen.textbbox((start, 70), "rout", font=font)
+
+
+def test_a_word_on_a_sign_before_a_texture_is_read_again_without_the_texture() -> None:
+    ground = np.random.default_rng(0).normal(170, 40, (200, 500, 3)).clip(0, 255)
+    canvas, whole, rest = draw_sign(ground)
+    assert find_fills(canvas) is None
+    seen: list[torch.Tensor] = []
+
+    def look(strip: torch.Tensor) -> list[Line]:
+        seen.append(strip)
+        return [Line("Trout", (5, 5, strip.shape[2] - 5, strip.shape[1] - 5))]
+
+    scene = read_scene(canvas, [Line("rout", rest)], [], look)
+    assert [line.text for line in scene.lines] == ["Trout"]
+    assert scene.lines[0].box == pytest.approx(whole, abs=3)
+    assert (seen[0][:, :, :4] == 255).all()
+
+
+@pytest.mark.parametrize(("first", "again", "told"), [("Pout", "Trout", "Trout"), ("rout", "Tram car", "rout")])
+def test_what_a_cut_letter_was_taken_for_may_change(first: str, again: str, told: str) -> None:
+    canvas, _, rest = draw_sign(np.full((200, 500, 3), 255))
+    scene = read_scene(canvas, [Line(first, rest)], [], lambda strip: [Line(again, (5, 5, 60, 20))])
+    assert [line.text for line in scene.lines] == [told]
 
 
 def test_a_second_reading_counts_only_where_it_holds_the_first() -> None:

@@ -68,8 +68,8 @@ def read_scene(canvas: Tensor | None, lines: Sequence[Any], objects: Sequence[An
         seen = _read_drawn_chart(canvas, fills, lines, objects, read)
         if seen is not None:
             return seen
-        if read is not None and len(lines) <= _MOST_LINES:
-            lines = complete_words(canvas, fills, lines, range(len(lines)), _NO_PLOT, read) or lines
+    if canvas is not None and read is not None and len(lines) <= _MOST_LINES:
+        lines = complete_words(canvas, lines, range(len(lines)), _NO_PLOT, read) or lines
     shown = [each for each in objects if each.kind not in _UNTOLD]
     lines = [line for line in lines if not any(_is_letter_of(each, line) for each in shown)]
     chart = read_chart(objects, lines) if fills is None or fills.is_noisy else None
@@ -111,7 +111,7 @@ def _read_drawn_chart(
         lines = read_margins(canvas, turned or lines, margin, read, below=turned is None)
         found = _find_chart(fills, lines, pie, bars) or found
     elif read is not None and pie is None and found is not None:
-        whole = complete_words(canvas, fills, lines, sorted(found.used), found.plot, read)
+        whole = complete_words(canvas, lines, sorted(found.used), found.plot, read)
         if whole is not None:
             lines = whole
             found = _find_chart(fills, lines, pie, bars) or found
