@@ -136,7 +136,7 @@ def complete_words(
     cut: dict[int, TurnedWord] = {}
     for i in used:
         if any(map(str.isalpha if any(plot) else str.isalnum, lines[i].text)) and not covers_middle(plot, lines[i].box):
-            word = _extend(planes, lines[i].box, plot)
+            word = _extend(planes, lines[i].box, plot, [line.box for j, line in enumerate(lines) if j != i])
             if word is not None:
                 cut[i] = word
     if not 0 < len(cut) <= _MOST_CUT:
@@ -173,8 +173,8 @@ def covers_middle(outer: Box, box: Box) -> bool:
     return outer[0] < x < outer[2] and outer[1] < y < outer[3]
 
 
-def _extend(planes: Pixels, box: Box, plot: Box) -> TurnedWord | None:
-    """The word in a line's box with the letters before and after it; None if there are none."""
+def _extend(planes: Pixels, box: Box, plot: Box, others: Sequence[Box]) -> TurnedWord | None:
+    """The word in a line's box with the letters before and after it, up to ``others``; None if there are none."""
     height, width = planes.shape[1:]
     size = box[3] - box[1]
     top, bottom = max(0, int(box[1])), min(height, int(box[3]) + 1)
@@ -187,6 +187,10 @@ def _extend(planes: Pixels, box: Box, plot: Box) -> TurnedWord | None:
     gap, most = (0.22, 1.5) if any(plot) else (0.45, 3.0)
     reach = (most + 0.5) * size
     left, right = max(0, int(box[0] - reach)), min(limit, int(box[2] + reach))
+    for other in others:
+        if other[1] < (box[1] + box[3]) / 2 < other[3]:
+            left = max(left, int(other[2])) if other[2] <= box[0] else left
+            right = min(right, int(other[0])) if other[0] >= box[2] else right
     high, low = max(0, top - int(0.5 * size)), min(height, bottom + int(0.3 * size))
     ground = np.median(inner.reshape(len(inner), -1), axis=1)
     ink, blank = _tell_apart(planes[:, high:low, left:right], inner, ground)
