@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from llava.model.lexical.characters import ALPHABET, BLANK, NUM_CLASSES, decode, encode, plain, read_steps
@@ -12,7 +16,7 @@ from llava.model.lexical.colour_names import COLOURS, name_colour
 from llava.model.lexical.components import find_components
 from llava.model.lexical.crop_reader import CROP_HEIGHT, CropReader, colour_features, normalize
 from llava.model.lexical.line_finder import LineFinder, TextLine, make_levels, measure_targets, merge_levels
-from llava.model.lexical.line_reader import Line, LineReader, Reading, choose, count_steps, sort_lines
+from llava.model.lexical.line_reader import Line, LineReader, Reading, choose, count_steps, is_ornament, sort_lines
 from llava.synth.drawing import COLORS
 
 
@@ -283,6 +287,45 @@ def test_a_reading_that_has_a_letter_more_counts_before_a_surer_one(
 ) -> None:
     for both in ([sure, other], [other, sure]):
         assert choose([reading_of(*each) for each in both]).text == chosen
+
+
+def draw_crop(draw: Callable[[ImageDraw.ImageDraw], object], width: int) -> Tensor:
+    """A crop that is drawn four times as large."""
+    image = Image.new("RGB", (4 * width, 4 * CROP_HEIGHT), "white")
+    draw(ImageDraw.Draw(image))
+    return torch.from_numpy(np.asarray(image.reduce(4)).copy()).permute(2, 0, 1).float()
+
+
+ORNAMENTS: dict[str, Callable[[ImageDraw.ImageDraw], object]] = {
+    "dashes": lambda pen: [pen.line((x, 48, x + 25, 48), "black", 8) for x in range(32, 760, 45)],
+    "dots": lambda pen: [pen.ellipse((x, 40, x + 20, 60), "black") for x in range(32, 760, 39)],
+    "a wave": lambda pen: pen.line([(x, 48 + 24 * math.sin(x / 13)) for x in range(32, 770)], "black", 8),
+    "triangles": lambda pen: [pen.polygon(((x, 72), (x + 24, 24), (x + 48, 72)), "black") for x in range(32, 720, 66)],
+}
+
+
+@pytest.mark.parametrize("name", ORNAMENTS)
+def test_what_repeats_itself_is_an_ornament(name: str) -> None:
+    assert is_ornament(draw_crop(ORNAMENTS[name], 200))
+
+
+@pytest.mark.parametrize("text", ["Anna Hanna Anna", "Information", "10.00 10.00 20.00", "www.mmm.org", "1111"])
+def test_a_text_is_no_ornament(text: str) -> None:
+    font = ImageFont.load_default(72)
+    crop = draw_crop(lambda pen: pen.text((32, 4), text, "black", font), 16 + round(font.getlength(text) / 4))
+    assert not is_ornament(crop)
+    assert not is_ornament(torch.full_like(crop, 255))
+
+
+def test_an_ornament_is_no_line_and_vouches_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = torch.full((3, 128, 256), 255, dtype=torch.uint8)
+    for x in range(16, 240):
+        image[:, 20:28, x] = 0 if x % 16 < 8 else 200
+    reader = LineReader()
+    found = [line(16, 240, 28), line(16, 60, 90, score=0.5)]
+    monkeypatch.setattr(reader.finder, "find", lambda levels: found)
+    monkeypatch.setattr(reader, "_read_crops", lambda crops: [reading_of("AmAm")] * 2 + [reading_of("seven")] * 2)
+    assert reader.read(image) == []
 
 
 def test_fusing_the_norms_changes_no_output(random_reader: LineReader) -> None:

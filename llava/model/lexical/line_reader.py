@@ -40,6 +40,9 @@ _LEAST_SURE_LONGER, _LIKE_EDGES = 0.85, frozenset("iIlLjJ1tf")
 # A line that the finder is less sure of than this, such as a single figure, counts only where another line of about its
 # height was clearly found.
 _CLEARLY_FOUND, _HEIGHTS_ALIKE = 0.6, 1.25
+# An ornament's crop is at least so wide without its margins and repeats itself so often, which is so much alike, and
+# less so in between. Of drawn ornaments all were above .95, of lines of text none was above .8.
+_LEAST_ORNAMENT_PX, _LEAST_REPEATS, _ALIKE, _UNLIKE, _MARGIN_PX = 96, 3, 0.9, 0.5, 6
 
 
 class Line(NamedTuple):
@@ -86,12 +89,15 @@ class LineReader(nn.Module):
         """
         levels, scale = _open(image_3HW)
         found = sort_lines(self.finder.find(levels))
-        readings = self._read_crops([cut_crop(levels, line, reach) for line in found for reach in REACHES])
+        crops = [cut_crop(levels, line, reach) for line in found for reach in REACHES]
+        readings = self._read_crops(crops)
         chosen = [choose(readings[i : i + len(REACHES)]) for i in range(0, len(readings), len(REACHES))]
         texts = self.prior.read([reading.scores_TK for reading in chosen])
         lines: list[tuple[TextLine, Line]] = []
-        for line, text, (_, ink, ground, sure, _) in zip(found, texts, chosen, strict=True):
-            if text and sure >= (_LEAST_SURE if len(text) > 2 else _LEAST_SURE_SHORT):
+        wide = crops[:: len(REACHES)]
+        for line, text, (_, ink, ground, sure, _), crop in zip(found, texts, chosen, wide, strict=True):
+            is_sure = sure >= (_LEAST_SURE if len(text) > 2 else _LEAST_SURE_SHORT)
+            if text and is_sure and not is_ornament(crop):
                 box = _box(line, scale, image_3HW.shape[-1], image_3HW.shape[-2])
                 lines.append((line, Line(text, box, ink, ground, sure)))
         clear = [line.capital for line, _ in lines if line.score >= _CLEARLY_FOUND]
@@ -138,6 +144,27 @@ def choose(readings: Sequence[Reading]) -> Reading:
         if found and has_more and other.sure >= _LEAST_SURE_LONGER:
             best = other
     return best
+
+
+def is_ornament(crop_3HW: Tensor) -> bool:
+    """Whether a line's crop shows the same again and again, as dashes, dots, waves and rows of stars do.
+
+    Shifted by a part of its length, it is then as it was (autocorrelation); a text never is, "Anna" the most of all.
+    """
+    grey_HW = crop_3HW.float().mean(0)
+    grey_HW = (grey_HW - grey_HW.median())[:, _MARGIN_PX:-_MARGIN_PX]
+    width = grey_HW.shape[1]
+    if width < _LEAST_ORNAMENT_PX:
+        return False
+    spectrum = torch.fft.rfft(grey_HW, 2 * width)
+    alike = torch.fft.irfft(spectrum.abs().square().sum(0), 2 * width)[:width]
+    power = F.pad(grey_HW.square().sum(0).cumsum(0), (1, 0))
+    shift = torch.arange(width)
+    alike = alike / ((power[width - shift] * (power[width] - power[shift])).sqrt() + 1e-3)
+    # Shifted by a pixel or two, everything is nearly as it was.
+    apart = (alike < _UNLIKE).nonzero()
+    first = int(apart[0]) if len(apart) else width
+    return first < width // _LEAST_REPEATS and float(alike[first : width // _LEAST_REPEATS].max()) > _ALIKE
 
 
 def count_steps(crop_width: int, batch_width: int) -> int:
