@@ -328,6 +328,25 @@ def test_an_ornament_is_no_line_and_vouches_for_none(monkeypatch: pytest.MonkeyP
     assert reader.read(image) == []
 
 
+def test_a_missed_cell_is_read_in_its_place_in_the_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = torch.full((3, 200, 300), 255, dtype=torch.uint8)
+    places = [(x, y) for y in (40, 80, 120) for x in (20, 120, 220)]
+    for x, y in places:
+        image[:, y - 10 : y, x + 2 : x + 12] = 0
+    reader = LineReader()
+    found = [line(x, x + 14, y) for x, y in places if (x, y) != (120, 80)]
+    monkeypatch.setattr(reader.finder, "find", lambda levels: found)
+    answers = iter(("Lima", "7"))
+
+    def read_crops(crops: list[Tensor]) -> list[Reading]:
+        return [reading_of(next(answers))] * len(crops)
+
+    monkeypatch.setattr(reader, "_read_crops", read_crops)
+    read = reader.read(image)
+    assert [each.text for each in read] == ["Lima"] * 4 + ["7"] + ["Lima"] * 4
+    assert read[4].box == pytest.approx((122, 70, 132, 80), abs=1)
+
+
 def test_fusing_the_norms_changes_no_output(random_reader: LineReader) -> None:
     fused = LineReader()
     fused.load_state_dict(random_reader.state_dict())

@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from llava.model.lexical.description import describe, join_rows
 from llava.model.lexical.flat_fills import find_fills
+from llava.model.lexical.missed_cells import find_missed_cells
 from llava.model.lexical.scene_text import read_scene
 from tests.model.seen_lines import Line
 
@@ -49,6 +50,30 @@ def test_coloured_rows_of_a_table_are_no_bars() -> None:
     assert scene.chart is None
     assert scene.lines == lines
     assert "3. Name: Boris | Average: 2.3 | Subject: Latin" in describe((620, 304), scene.lines, [])
+
+
+SCORES = [["Name", "Points", "Place"], ["Anna", "-3", "7"], ["Boris", "1", "12"], ["Clara", "25", "4"]]
+
+
+@pytest.mark.parametrize("missed", ["7", "-3", "1", "12"])
+def test_a_missed_cell_is_found_where_its_row_and_column_meet(missed: str) -> None:
+    canvas, lines = draw_table(SCORES)
+    boxes = [(x0, y0 - 4, x1, y1 + 4) for text, (x0, y0, x1, y1), *_ in lines if text != missed]
+    (found,) = find_missed_cells(canvas.numpy(), boxes)
+    assert found == pytest.approx(next(line.box for line in lines if line.text == missed), abs=5)
+
+
+def test_nothing_is_missed_in_a_whole_table_an_empty_cell_a_blot_or_prose() -> None:
+    canvas, lines = draw_table(SCORES)
+    boxes = [(x0, y0 - 4, x1, y1 + 4) for _, (x0, y0, x1, y1), *_ in lines]
+    assert find_missed_cells(canvas.numpy(), boxes) == []
+    assert find_missed_cells(canvas.numpy(), boxes[:2]) == []
+    x0, y0, x1, y1 = (int(side) for side in boxes[5])
+    for grey in (255, 0):
+        canvas[:, y0 - 10 : y1 + 10, x0 - 25 : x1 + 25] = grey
+        assert find_missed_cells(canvas.numpy(), boxes[:5] + boxes[6:]) == []
+    column = [(40, 30.0 * y, 400 - 50 * y, 30.0 * y + 20) for y in range(5)]
+    assert find_missed_cells(canvas.numpy(), column) == []
 
 
 def test_lines_on_one_height_are_one_row_whatever_their_letters_reach() -> None:

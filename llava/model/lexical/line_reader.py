@@ -23,6 +23,7 @@ from llava.model.lexical.colour_names import COLOURS
 from llava.model.lexical.crop_reader import CROP_HEIGHT, WIDTH_STEP, CropReader, colour_features, normalize
 from llava.model.lexical.frozen_norms import fuse
 from llava.model.lexical.line_finder import LineFinder, TextLine, make_levels
+from llava.model.lexical.missed_cells import find_missed_cells
 from llava.model.lexical.text_prior import TextPrior
 
 # A crop reaches this many heights of a capital above the baseline, below it, and beyond the line's ends. Each line is
@@ -89,19 +90,39 @@ class LineReader(nn.Module):
         """
         levels, scale = _open(image_3HW)
         found = sort_lines(self.finder.find(levels))
-        crops = [cut_crop(levels, line, reach) for line in found for reach in REACHES]
-        readings = self._read_crops(crops)
-        chosen = [choose(readings[i : i + len(REACHES)]) for i in range(0, len(readings), len(REACHES))]
-        texts = self.prior.read([reading.scores_TK for reading in chosen])
         lines: list[tuple[TextLine, Line]] = []
-        wide = crops[:: len(REACHES)]
-        for line, text, (_, ink, ground, sure, _), crop in zip(found, texts, chosen, wide, strict=True):
-            is_sure = sure >= (_LEAST_SURE if len(text) > 2 else _LEAST_SURE_SHORT)
-            if text and is_sure and not is_ornament(crop):
+        for line, (text, (_, ink, ground, sure, _)) in zip(found, self._read_lines(levels, found), strict=True):
+            if text and sure >= (_LEAST_SURE if len(text) > 2 else _LEAST_SURE_SHORT):
                 box = _box(line, scale, image_3HW.shape[-1], image_3HW.shape[-2])
                 lines.append((line, Line(text, box, ink, ground, sure)))
         clear = [line.capital for line, _ in lines if line.score >= _CLEARLY_FOUND]
-        return [read for line, read in lines if any(_is_alike(line.capital, other) for other in clear)]
+        kept = {line: read for line, read in lines if any(_is_alike(line.capital, other) for other in clear)}
+        missed = self._read_missed_cells(levels, scale, list(kept))
+        return [(kept | missed)[line] for line in sort_lines([*kept, *missed])] if missed else list(kept.values())
+
+    def _read_missed_cells(self, levels: list[Tensor], scale: float, lines: list[TextLine]) -> dict[TextLine, Line]:
+        """The cells of a table that the finder missed, read where they stand."""
+        height, width = levels[0].shape[1:]
+        boxes = find_missed_cells(levels[0].numpy(), [_box(line, 1.0, width, height) for line in lines])
+        if not boxes:
+            return {}
+        cells = [TextLine(left, right, bottom, 0.0, bottom - top, 1.0) for left, top, right, bottom in boxes]
+        read: dict[TextLine, Line] = {}
+        for cell, (text, (_, ink, ground, sure, _)) in zip(cells, self._read_lines(levels, cells), strict=True):
+            if any(map(str.isalnum, text)) and sure >= _LEAST_SURE_SHORT:
+                top, bottom = scale * (cell.baseline - cell.capital), scale * cell.baseline
+                read[cell] = Line(text, (scale * cell.left, top, scale * cell.right, bottom), ink, ground, sure)
+        return read
+
+    def _read_lines(self, levels: list[Tensor], lines: list[TextLine]) -> list[tuple[str, Reading]]:
+        """The text of each line, "" for an ornament, and the reading that it comes from."""
+        crops = [cut_crop(levels, line, reach) for line in lines for reach in REACHES]
+        readings = self._read_crops(crops)
+        chosen = [choose(readings[i : i + len(REACHES)]) for i in range(0, len(readings), len(REACHES))]
+        texts = self.prior.read([reading.scores_TK for reading in chosen])
+        wide = crops[:: len(REACHES)]
+        texts = ["" if text and is_ornament(crop) else text for text, crop in zip(texts, wide, strict=True)]
+        return list(zip(texts, chosen, strict=True))
 
     def _read_crops(self, crops: list[Tensor]) -> list[Reading]:
         """The reading of each crop [3, 24, W]."""

@@ -10,13 +10,13 @@ from difflib import SequenceMatcher
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from llava.model.lexical.chart_reading import ReadLine
 from llava.model.lexical.flat_fills import Bools, Fills, Pixels
+from llava.model.lexical.ink import find_ground, tell_apart
 from llava.model.lexical.object_finder import Box
 from llava.model.lexical.turned_words import Read, SeenText, TurnedWord, find_ink, read_words, share_smaller
 
@@ -29,10 +29,8 @@ _MOST_CUT = 24
 _PAPER = np.full(3, 255.0)
 # How much of what was read before is read again. At a cut, a part of a letter may be taken for another one.
 _LEAST_SHARED = 0.75
-# From above capitals to below descenders, letters leave this share of a column to the ground; ink is so far from it.
-_LEAST_BLANK, _LEAST_CONTRAST = 0.25, 60.0
-# What is nearer to the ground than this share of the way to the ink belongs to it.
-_NEAR_GROUND = 0.25
+# From above capitals to below descenders, letters leave this share of a column to the ground.
+_LEAST_BLANK = 0.25
 # A name that is lower than this is read enlarged.
 _SMALL_PX = 20
 
@@ -192,8 +190,7 @@ def _extend(planes: Pixels, box: Box, plot: Box, others: Sequence[Box]) -> Turne
             left = max(left, int(other[2])) if other[2] <= box[0] else left
             right = min(right, int(other[0])) if other[0] >= box[2] else right
     high, low = max(0, top - int(0.5 * size)), min(height, bottom + int(0.3 * size))
-    ground = np.median(inner.reshape(len(inner), -1), axis=1)
-    ink, blank = _tell_apart(planes[:, high:low, left:right], inner, ground)
+    ink, blank = tell_apart(planes[:, high:low, left:right], inner)
     # Where there is hardly any of the ground, a sign ends.
     is_edge = blank.mean(0) < _LEAST_BLANK
     # A word that lost its capital was taken for a lower one: the bar of a T is above it.
@@ -218,22 +215,7 @@ def _extend(planes: Pixels, box: Box, plot: Box, others: Sequence[Box]) -> Turne
     rows, x = np.nonzero(ink[top - high : bottom - high])
     if not len(rows):
         return None
-    return TurnedWord(np.stack((x + own[0], rows + top), 1).astype(np.float64), 0.0, 1.0, ground)
-
-
-def _tell_apart(part: Pixels, inner: Pixels, ground: npt.NDArray[np.float64]) -> tuple[Bools, Bools]:
-    """Which pixels of a part [3, H, W] of an image have the ink of a line, and which its ground [3].
-
-    The ink is what differs most from the ground among the line's own pixels, ``inner``. Both are told from what has
-    another colour.
-    """
-    away_3P = inner.reshape(len(inner), -1) - ground[:, None]
-    farthest = np.argsort(np.abs(away_3P).sum(0))[-max(1, away_3P.shape[1] // 20) :]
-    ink = away_3P[:, farthest].mean(1)
-    length = max(float((ink**2).sum()), _LEAST_CONTRAST**2)
-    away = part - ground[:, None, None]
-    along, distance = np.tensordot(ink, away, 1) / length, (away**2).sum(0) / length
-    return (along > 0.5) & (distance - along**2 < 0.25), distance < _NEAR_GROUND**2
+    return TurnedWord(np.stack((x + own[0], rows + top), 1).astype(np.float64), 0.0, 1.0, find_ground(inner))
 
 
 def find_name_below(lines: Sequence[ReadLine], used: Sequence[int], plot: Box) -> int | None:
