@@ -137,7 +137,9 @@ def test_a_word_on_a_sign_before_a_texture_is_read_again_without_the_texture() -
     assert (seen[0][:, :, :4] == 255).all()
 
 
-@pytest.mark.parametrize(("first", "again", "told"), [("Pout", "Trout", "Trout"), ("rout", "Tram car", "rout")])
+@pytest.mark.parametrize(
+    ("first", "again", "told"), [("Pout", "Trout", "Trout"), ("rout", "Tram car", "rout"), ("rout", "rouut", "rout")]
+)
 def test_what_a_cut_letter_was_taken_for_may_change(first: str, again: str, told: str) -> None:
     canvas, _, rest = draw_sign(np.full((200, 500, 3), 255))
     scene = read_scene(canvas, [Line(first, rest)], [], lambda strip: [Line(again, (5, 5, 60, 20))])

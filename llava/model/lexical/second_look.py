@@ -157,12 +157,13 @@ def complete_words(
 
 
 def _holds(whole: str, part: str) -> bool:
-    """Whether a text says more than another one, and what that one says, but for letters that were misread at a cut."""
+    """Whether a text says more than another one before or after it, but for letters that were misread at a cut."""
     whole, part = (text.strip().lower() for text in (whole, part))
-    if len(whole) <= len(part):
+    blocks = SequenceMatcher(None, part, whole, autojunk=False).get_matching_blocks()[:-1]
+    if len(whole) <= len(part) or sum(block.size for block in blocks) < _LEAST_SHARED * len(part):
         return False
-    blocks = SequenceMatcher(None, part, whole, autojunk=False).get_matching_blocks()
-    return sum(block.size for block in blocks) >= _LEAST_SHARED * len(part)
+    first, last = blocks[0], blocks[-1]
+    return first.b > first.a or len(whole) - last.b > len(part) - last.a
 
 
 def covers_middle(outer: Box, box: Box) -> bool:
