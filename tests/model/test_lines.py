@@ -17,7 +17,6 @@ from llava.model.lexical.components import find_components
 from llava.model.lexical.crop_reader import CROP_HEIGHT, CropReader, colour_features, normalize
 from llava.model.lexical.line_finder import LineFinder, TextLine, make_levels, measure_targets, merge_levels
 from llava.model.lexical.line_reader import Line, LineReader, Reading, choose, count_steps, is_ornament, sort_lines
-from llava.model.lexical.word_gaps import mark_spaces
 from llava.synth.drawing import COLORS
 
 
@@ -405,41 +404,3 @@ def test_a_faintly_found_line_counts_only_beside_a_clear_one_of_its_height(monke
     assert [read.box[0] for read in reader.read(image)] == [0, 60]
     monkeypatch.setattr(reader.finder, "find", lambda levels: [faint, other])
     assert reader.read(image) == []
-
-
-def read_drawn(words: list[str], text: str, gap: float) -> str:
-    """What a crop says that has these words ``gap`` px apart, where the reader read a text."""
-    font = ImageFont.load_default(60)
-    starts, end = [], 8.0
-    for word in words:
-        starts.append(end)
-        end += font.getlength(word) / 4 + gap
-
-    def paint(pen: ImageDraw.ImageDraw) -> None:
-        for word, start in zip(words, starts, strict=True):
-            pen.text((4 * start, 8), word, "black", font)
-
-    crop = draw_crop(paint, 4 * math.ceil(end / 4))
-    shares: list[dict[str, float]] = [{} for _ in range(crop.shape[2] // 2)]
-    at = 0
-    for word, start in zip(words, starts, strict=True):
-        for i, character in enumerate(word):
-            middle = start + (font.getlength(word[:i]) + font.getlength(character) / 2) / 4
-            shares[int(middle / 2)] = {character: 1.0}
-            at += 1
-        if text[at : at + 1] == " ":
-            after = start + font.getlength(word) / 4 + gap / 2
-            shares[int(after / 2)] = {" ": 1.0}
-            at += 1
-    return read_steps(mark_spaces(steps_of(*shares), crop))[0]
-
-
-def test_a_gap_as_wide_as_the_lines_spaces_is_a_space() -> None:
-    words = ["Friday", "5", "June"]
-    assert read_drawn(words, "Friday 5June", 7) == "Friday 5 June"
-    assert read_drawn(words, "Friday 5 June", 7) == "Friday 5 June"
-    assert read_drawn(words, "Friday5June", 7) == "Friday5June"  # there is nothing to go by
-
-
-def test_gaps_between_letters_are_no_spaces() -> None:
-    assert read_drawn(["Jil", "flim"], "Jil flim", 4) == "Jil flim"

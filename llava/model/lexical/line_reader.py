@@ -25,7 +25,6 @@ from llava.model.lexical.frozen_norms import fuse
 from llava.model.lexical.line_finder import LineFinder, TextLine, make_levels
 from llava.model.lexical.missed_cells import find_missed_cells
 from llava.model.lexical.text_prior import TextPrior
-from llava.model.lexical.word_gaps import mark_spaces
 
 # A crop reaches this many heights of a capital above the baseline, below it, and beyond the line's ends. Each line is
 # read from both crops, as its height is only estimated, and the surer reading counts.
@@ -139,7 +138,7 @@ class LineReader(nn.Module):
                 scores_TK = scores_TNK[:steps, column].cpu().numpy()
                 ink, ground = (COLOURS[name] for name in names[column])
                 text, sure = read_steps(scores_TK)
-                results[i] = Reading(mark_spaces(scores_TK, crops[i]), ink, ground, sure, text)
+                results[i] = Reading(scores_TK, ink, ground, sure, text)
         return [results[i] for i in range(len(crops))]
 
     def fuse_norms(self) -> LineReader:
