@@ -15,6 +15,7 @@ from PIL import Image
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from llava.model.lexical import scene_text
 from llava.model.lexical.description import Bar, ChartLine, ChartTable, describe
 from llava.model.lexical.label_rows import complete_labels, split_words
 from llava.model.lexical.scene_text import Scene, read_scene
@@ -418,3 +419,15 @@ def test_no_margin_is_looked_at_twice_where_no_axis_may_be() -> None:
     ticks = [Line(str(30 - 10 * i), (20, 20 + 80 * i, 40, 34 + 80 * i)) for i in range(4)]
     read_scene(canvas, ticks, [], lambda strip: looks.append(strip) or [])  # type: ignore[func-returns-value]
     assert looks
+
+
+def test_a_chart_that_a_second_look_would_lose_stays_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [Line(str(i), (20.0 * i, 280, 20.0 * i + 15, 295)) for i in range(6)]
+    table = ChartTable("", (Bar("5", "red", "7", 7.0),))
+    charts = [scene_text._Found(table, frozenset({5}), (50.0, 50.0, 350.0, 270.0)), None]
+    monkeypatch.setattr(scene_text, "_find_chart", lambda *given: charts.pop(0))
+    # Words that were read as a part of one are left out, so that later lines have other numbers.
+    monkeypatch.setattr(scene_text, "complete_words", lambda canvas, lines, *given: lines[:2])
+    scene = read_scene(torch.full((3, 300, 400), 255, dtype=torch.uint8), lines, [], lambda strip: [])
+    assert scene.chart == table
+    assert [line.text for line in scene.lines] == ["0", "1", "2", "3", "4"]

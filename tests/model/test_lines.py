@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from llava.model.lexical.characters import ALPHABET, BLANK, NUM_CLASSES, decode, encode, plain, read_steps
@@ -12,7 +16,7 @@ from llava.model.lexical.colour_names import COLOURS, name_colour
 from llava.model.lexical.components import find_components
 from llava.model.lexical.crop_reader import CROP_HEIGHT, CropReader, colour_features, normalize
 from llava.model.lexical.line_finder import LineFinder, TextLine, make_levels, measure_targets, merge_levels
-from llava.model.lexical.line_reader import Line, LineReader, Reading, count_steps, sort_lines
+from llava.model.lexical.line_reader import Line, LineReader, Reading, choose, count_steps, is_ornament, sort_lines
 from llava.synth.drawing import COLORS
 
 
@@ -64,7 +68,7 @@ def steps_of(*shares: dict[str, float]) -> np.ndarray:
 def reading_of(text: str, sure: float = 1.0) -> Reading:
     """A crop that says a text, with that sureness."""
     steps = [shares for character in text for shares in ({character: 1.0}, {})]
-    return Reading(steps_of(*steps, {}), "red", "white", sure)
+    return Reading(steps_of(*steps, {}), "red", "white", sure, text)
 
 
 def test_steps_are_read_with_their_sureness() -> None:
@@ -178,6 +182,29 @@ def test_of_a_line_found_at_two_sizes_the_whole_one_stays() -> None:
     assert sorted(merge_levels([part, whole, other])) == sorted([whole, other])
 
 
+def test_lines_are_merged_as_pair_by_pair() -> None:
+    generator = np.random.default_rng(0)
+
+    def share_covered(a: TextLine, b: TextLine) -> float:
+        x0, x1 = max(a.left, b.left), min(a.right, b.right)
+        ay, by = (each.baseline + each.slope * ((x0 + x1) / 2 - each.left) for each in (a, b))
+        high = min(ay, by) - max(ay - a.capital, by - b.capital)
+        area = min((each.right - each.left) * each.capital for each in (a, b))
+        return max(0.0, high) * max(0.0, x1 - x0) / area
+
+    left, top = generator.uniform(0, 300, 200), generator.uniform(20, 200, 200)
+    wide, high = generator.uniform(5, 80, 200), generator.uniform(5, 20, 200)
+    slope, score = generator.normal(0, 0.02, 200), generator.uniform(0.4, 1, 200)
+    lines = [TextLine(*map(float, row)) for row in zip(left, left + wide, top, slope, high, score, strict=True)]
+    kept: list[TextLine] = []
+    for each in sorted(lines, key=lambda each: -each.score * ((each.right - each.left) / each.capital) ** 0.15):
+        if all(share_covered(each, other) <= 0.4 for other in kept):
+            kept.append(each)
+    assert merge_levels(lines) == kept
+    assert 20 < len(kept) < 180
+    assert merge_levels([]) == []
+
+
 def test_lines_one_below_the_other_both_stay() -> None:
     assert len(merge_levels([line(0, 100, 20), line(0, 100, 33)])) == 2
 
@@ -242,6 +269,93 @@ def test_the_surer_of_two_readings_counts_and_unsure_ones_are_dropped(monkeypatc
     monkeypatch.setattr(reader, "_read_crops", lambda crops: [reading_of(*answer) for answer in answers])
     (read,) = reader.read(image)
     assert (read.text, read.ink, read.ground, read.score) == ("sure", "red", "white", 0.95)
+
+
+@pytest.mark.parametrize(
+    ("sure", "other", "chosen"),
+    [
+        (("arage", 0.98), ("Garage", 0.95), "Garage"),
+        (("Church Hil", 0.98), ("Church Hills", 0.9), "Church Hills"),
+        (("arage", 0.98), ("Garage", 0.7), "arage"),
+        (("Keep left", 0.98), ("iKeep left", 0.95), "Keep left"),
+        (("Keep left", 0.98), ("Keep left.", 0.95), "Keep left"),
+        (("Keep", 0.98), ("Sleep", 0.95), "Keep"),
+    ],
+)
+def test_a_reading_that_has_a_letter_more_counts_before_a_surer_one(
+    sure: tuple[str, float], other: tuple[str, float], chosen: str
+) -> None:
+    for both in ([sure, other], [other, sure]):
+        assert choose([reading_of(*each) for each in both]).text == chosen
+
+
+def draw_crop(draw: Callable[[ImageDraw.ImageDraw], None], width: int) -> Tensor:
+    """A crop that is drawn four times as large."""
+    image = Image.new("RGB", (4 * width, 4 * CROP_HEIGHT), "white")
+    draw(ImageDraw.Draw(image))
+    return torch.from_numpy(np.asarray(image.reduce(4)).copy()).permute(2, 0, 1).float()
+
+
+def draw_dashes(pen: ImageDraw.ImageDraw) -> None:
+    for x in range(32, 760, 45):
+        pen.line((x, 48, x + 25, 48), "black", 8)
+
+
+def draw_dots(pen: ImageDraw.ImageDraw) -> None:
+    for x in range(32, 760, 39):
+        pen.ellipse((x, 40, x + 20, 60), "black")
+
+
+def draw_wave(pen: ImageDraw.ImageDraw) -> None:
+    pen.line([(x, 48 + 24 * math.sin(x / 13)) for x in range(32, 770)], "black", 8)
+
+
+def draw_triangles(pen: ImageDraw.ImageDraw) -> None:
+    for x in range(32, 720, 66):
+        pen.polygon(((x, 72), (x + 24, 24), (x + 48, 72)), "black")
+
+
+@pytest.mark.parametrize("paint", [draw_dashes, draw_dots, draw_wave, draw_triangles])
+def test_what_repeats_itself_is_an_ornament(paint: Callable[[ImageDraw.ImageDraw], None]) -> None:
+    assert is_ornament(draw_crop(paint, 200))
+
+
+@pytest.mark.parametrize("text", ["Anna Hanna Anna", "Information", "10.00 10.00 20.00", "www.mmm.org", "1111"])
+def test_a_text_is_no_ornament(text: str) -> None:
+    font = ImageFont.load_default(72)
+    crop = draw_crop(lambda pen: pen.text((32, 4), text, "black", font), 16 + round(font.getlength(text) / 4))
+    assert not is_ornament(crop)
+    assert not is_ornament(torch.full_like(crop, 255))
+
+
+def test_an_ornament_is_no_line_and_vouches_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = torch.full((3, 128, 256), 255, dtype=torch.uint8)
+    for x in range(16, 240):
+        image[:, 20:28, x] = 0 if x % 16 < 8 else 200
+    reader = LineReader()
+    found = [line(16, 240, 28), line(16, 60, 90, score=0.5)]
+    monkeypatch.setattr(reader.finder, "find", lambda levels: found)
+    monkeypatch.setattr(reader, "_read_crops", lambda crops: [reading_of("AmAm")] * 2 + [reading_of("seven")] * 2)
+    assert reader.read(image) == []
+
+
+def test_a_missed_cell_is_read_in_its_place_in_the_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = torch.full((3, 200, 300), 255, dtype=torch.uint8)
+    places = [(x, y) for y in (40, 80, 120) for x in (20, 120, 220)]
+    for x, y in places:
+        image[:, y - 10 : y, x + 2 : x + 12] = 0
+    reader = LineReader()
+    found = [line(x, x + 14, y) for x, y in places if (x, y) != (120, 80)]
+    monkeypatch.setattr(reader.finder, "find", lambda levels: found)
+    answers = iter(("Lima", "7"))
+
+    def read_crops(crops: list[Tensor]) -> list[Reading]:
+        return [reading_of(next(answers))] * len(crops)
+
+    monkeypatch.setattr(reader, "_read_crops", read_crops)
+    read = reader.read(image)
+    assert [each.text for each in read] == ["Lima"] * 4 + ["7"] + ["Lima"] * 4
+    assert read[4].box == pytest.approx((122, 70, 132, 80), abs=1)
 
 
 def test_fusing_the_norms_changes_no_output(random_reader: LineReader) -> None:

@@ -8,10 +8,13 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from llava.model.lexical.description import describe, join_rows
+from llava.model.lexical.flat_fills import find_fills
+from llava.model.lexical.missed_cells import find_missed_cells
 from llava.model.lexical.scene_text import read_scene
 from tests.model.seen_lines import Line
 
 Color = tuple[int, int, int]
+Box = tuple[float, float, float, float]
 BLUE, PALE, WHITE, BLACK = (68, 114, 196), (221, 232, 245), (255, 255, 255), (20, 20, 24)
 
 
@@ -49,6 +52,30 @@ def test_coloured_rows_of_a_table_are_no_bars() -> None:
     assert "3. Name: Boris | Average: 2.3 | Subject: Latin" in describe((620, 304), scene.lines, [])
 
 
+SCORES = [["Name", "Points", "Place"], ["Anna", "-3", "7"], ["Boris", "1", "12"], ["Clara", "25", "4"]]
+
+
+@pytest.mark.parametrize("missed", ["7", "-3", "1", "12"])
+def test_a_missed_cell_is_found_where_its_row_and_column_meet(missed: str) -> None:
+    canvas, lines = draw_table(SCORES)
+    boxes = [(x0, y0 - 4, x1, y1 + 4) for text, (x0, y0, x1, y1), *_ in lines if text != missed]
+    (found,) = find_missed_cells(canvas.numpy(), boxes)
+    assert found == pytest.approx(next(line.box for line in lines if line.text == missed), abs=5)
+
+
+def test_nothing_is_missed_in_a_whole_table_an_empty_cell_a_blot_or_prose() -> None:
+    canvas, lines = draw_table(SCORES)
+    boxes = [(x0, y0 - 4, x1, y1 + 4) for _, (x0, y0, x1, y1), *_ in lines]
+    assert find_missed_cells(canvas.numpy(), boxes) == []
+    assert find_missed_cells(canvas.numpy(), boxes[:2]) == []
+    x0, y0, x1, y1 = (int(side) for side in boxes[5])
+    for grey in (255, 0):
+        canvas[:, y0 - 10 : y1 + 10, x0 - 25 : x1 + 25] = grey
+        assert find_missed_cells(canvas.numpy(), boxes[:5] + boxes[6:]) == []
+    column = [(40, 30.0 * y, 400 - 50 * y, 30.0 * y + 20) for y in range(5)]
+    assert find_missed_cells(canvas.numpy(), column) == []
+
+
 def test_lines_on_one_height_are_one_row_whatever_their_letters_reach() -> None:
     lines = [
         Line("Chemistry", (448, 281, 616, 314)),
@@ -84,6 +111,41 @@ def test_a_word_that_lost_its_capital_is_read_again_on_any_ground(ground: Color,
     assert 0.9 <= np.ptp(np.flatnonzero(dark.any(0))) / (whole[2] - whole[0]) <= 2.1  # at most twice as large
 
 
+def draw_sign(ground: np.ndarray) -> tuple[torch.Tensor, Box, Box]:
+    """A blue sign that says "Trout" on a ground [200, 500, 3]; the boxes of the word and of "rout"."""
+    image = Image.fromarray(ground.astype(np.uint8))
+    pen, font = ImageDraw.Draw(image), ImageFont.load_default(30)
+    pen.rectangle((90, 50, 200, 130), fill=BLUE)
+    pen.text((100, 70), "Trout", font=font, fill=WHITE)
+    start = 100 + pen.textlength("T", font=font)
+    return to_canvas(image), pen.textbbox((100, 70), "Trout", font=font), pen.textbbox((start, 70), "rout", font=font)
+
+
+def test_a_word_on_a_sign_before_a_texture_is_read_again_without_the_texture() -> None:
+    ground = np.random.default_rng(0).normal(170, 40, (200, 500, 3)).clip(0, 255)
+    canvas, whole, rest = draw_sign(ground)
+    assert find_fills(canvas) is None
+    seen: list[torch.Tensor] = []
+
+    def look(strip: torch.Tensor) -> list[Line]:
+        seen.append(strip)
+        return [Line("Trout", (5, 5, strip.shape[2] - 5, strip.shape[1] - 5))]
+
+    scene = read_scene(canvas, [Line("rout", rest)], [], look)
+    assert [line.text for line in scene.lines] == ["Trout"]
+    assert scene.lines[0].box == pytest.approx(whole, abs=3)
+    assert (seen[0][:, :, :4] == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("first", "again", "told"), [("Pout", "Trout", "Trout"), ("rout", "Tram car", "rout"), ("rout", "rouut", "rout")]
+)
+def test_what_a_cut_letter_was_taken_for_may_change(first: str, again: str, told: str) -> None:
+    canvas, _, rest = draw_sign(np.full((200, 500, 3), 255))
+    scene = read_scene(canvas, [Line(first, rest)], [], lambda strip: [Line(again, (5, 5, 60, 20))])
+    assert [line.text for line in scene.lines] == [told]
+
+
 def test_a_second_reading_counts_only_where_it_holds_the_first() -> None:
     image = Image.new("RGB", (500, 200), WHITE)
     pen, font = ImageDraw.Draw(image), ImageFont.load_default(30)
@@ -94,6 +156,6 @@ def test_a_second_reading_counts_only_where_it_holds_the_first() -> None:
 
 
 def test_texts_that_are_mostly_marks_are_left_out() -> None:
-    read = ("k.>>", "x = 3;", "s s se e w  w w", "E F P T O Z", "we saw a swan", "A mA m A", "w  m")
+    read = ("k.>>", "x = 3;", "E F P T O Z", "+ +!+")
     lines = [Line(text, (10, 30 * y, 60, 30 * y + 20)) for y, text in enumerate(read)]
-    assert [line.text for line in read_scene(None, lines, []).lines] == ["x = 3;", "E F P T O Z", "we saw a swan"]
+    assert [line.text for line in read_scene(None, lines, []).lines] == ["x = 3;", "E F P T O Z"]

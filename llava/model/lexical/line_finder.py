@@ -20,6 +20,8 @@ from torch.nn import functional as F
 
 from llava.model.lexical.components import find_components
 
+Columns = npt.NDArray[np.float64]
+
 STRIDE = 4
 # A core reaches from this share of the capitals' height above the baseline to that one, and ends this share before the
 # line does.
@@ -179,24 +181,27 @@ def _enlarge(line: TextLine, scale: int) -> TextLine:
 
 def merge_levels(lines: list[TextLine]) -> list[TextLine]:
     """The lines without those that lie on a better one: a surer one, or a longer one that is about as sure."""
-
-    def quality(line: TextLine) -> float:
-        return line.score * ((line.right - line.left) / line.capital) ** 0.15
-
+    if not lines:
+        return []
+    left, right, _, _, capital, score = np.array(lines).T
+    order = np.argsort(-score * ((right - left) / capital) ** 0.15, kind="stable").tolist()
     kept: list[TextLine] = []
-    for line in sorted(lines, key=quality, reverse=True):
-        if not any(_share_covered(line, other) > 0.4 for other in kept):
-            kept.append(line)
+    columns = np.empty((len(TextLine._fields), len(lines)))  # of those kept
+    for i in order:
+        if not (_shares_covered(lines[i], columns[:, : len(kept)]) > 0.4).any():
+            columns[:, len(kept)] = lines[i]
+            kept.append(lines[i])
     return kept
 
 
-def _share_covered(a: TextLine, b: TextLine) -> float:
-    """The share of the smaller one of two lines' boxes, from baseline to capitals' top, that the other covers."""
-    x0, x1 = max(a.left, b.left), min(a.right, b.right)
-    if x1 <= x0:
-        return 0.0
+def _shares_covered(line: TextLine, others: Columns) -> Columns:
+    """The share of the smaller one of two lines' boxes, from baseline to capitals' top, that both cover, for each of
+    ``others`` [6, N]."""
+    left, right, baseline, slope, capital, _ = others
+    x0, x1 = np.maximum(left, line.left), np.minimum(right, line.right)
     x = (x0 + x1) / 2
-    a_y, b_y = a.baseline + a.slope * (x - a.left), b.baseline + b.slope * (x - b.left)
-    y0, y1 = max(a_y - a.capital, b_y - b.capital), min(a_y, b_y)
-    smaller = min((a.right - a.left) * a.capital, (b.right - b.left) * b.capital)
-    return max(0.0, y1 - y0) * (x1 - x0) / smaller
+    own, y = line.baseline + line.slope * (x - line.left), baseline + slope * (x - left)
+    high = np.minimum(own, y) - np.maximum(own - line.capital, y - capital)
+    smaller = np.minimum((line.right - line.left) * line.capital, (right - left) * capital)
+    shares: Columns = np.clip(high, 0, None) * np.clip(x1 - x0, 0, None) / smaller
+    return shares

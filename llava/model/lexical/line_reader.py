@@ -9,6 +9,7 @@ Shapes: H and W in pixels, N crops, T steps, K classes.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ from llava.model.lexical.colour_names import COLOURS
 from llava.model.lexical.crop_reader import CROP_HEIGHT, WIDTH_STEP, CropReader, colour_features, normalize
 from llava.model.lexical.frozen_norms import fuse
 from llava.model.lexical.line_finder import LineFinder, TextLine, make_levels
+from llava.model.lexical.missed_cells import find_missed_cells
 from llava.model.lexical.text_prior import TextPrior
 
 # A crop reaches this many heights of a capital above the baseline, below it, and beyond the line's ends. Each line is
@@ -34,9 +36,14 @@ _MAX_PIXELS = 6_000_000
 _PIXELS_A_BATCH = 6000
 # A line is dropped whose characters are on average less sure than this; one or two characters must be surer.
 _LEAST_SURE, _LEAST_SURE_SHORT = 0.65, 0.85
+# A reading with more characters counts only if it is as sure as this; an edge of a sign is read as one of these.
+_LEAST_SURE_LONGER, _LIKE_EDGES = 0.85, frozenset("iIlLjJ1tf")
 # A line that the finder is less sure of than this, such as a single figure, counts only where another line of about its
 # height was clearly found.
 _CLEARLY_FOUND, _HEIGHTS_ALIKE = 0.6, 1.25
+# An ornament's crop is at least so wide without its margins and repeats itself so often, which is so much alike, and
+# less so in between. Of drawn ornaments all were above .95, of lines of text none was above .8.
+_LEAST_ORNAMENT_PX, _LEAST_REPEATS, _ALIKE, _UNLIKE, _MARGIN_PX = 96, 3, 0.9, 0.5, 6
 
 
 class Line(NamedTuple):
@@ -56,12 +63,13 @@ class Line(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """A crop's log probabilities [T, K], the names of its colours, and how sure its characters are, 0 to 1."""
+    """A crop's log probabilities [T, K], the names of its colours, how sure its characters are, 0 to 1, and those."""
 
     scores_TK: npt.NDArray[np.float32]
     ink: str
     ground: str
     sure: float
+    text: str
 
 
 class LineReader(nn.Module):
@@ -82,19 +90,39 @@ class LineReader(nn.Module):
         """
         levels, scale = _open(image_3HW)
         found = sort_lines(self.finder.find(levels))
-        readings = self._read_crops([cut_crop(levels, line, reach) for line in found for reach in REACHES])
-        surest = [
-            max(readings[i : i + len(REACHES)], key=lambda reading: reading.sure)
-            for i in range(0, len(readings), len(REACHES))
-        ]
-        texts = self.prior.read([reading.scores_TK for reading in surest])
         lines: list[tuple[TextLine, Line]] = []
-        for line, text, (_, ink, ground, sure) in zip(found, texts, surest, strict=True):
+        for line, (text, (_, ink, ground, sure, _)) in zip(found, self._read_lines(levels, found), strict=True):
             if text and sure >= (_LEAST_SURE if len(text) > 2 else _LEAST_SURE_SHORT):
                 box = _box(line, scale, image_3HW.shape[-1], image_3HW.shape[-2])
                 lines.append((line, Line(text, box, ink, ground, sure)))
         clear = [line.capital for line, _ in lines if line.score >= _CLEARLY_FOUND]
-        return [read for line, read in lines if any(_is_alike(line.capital, other) for other in clear)]
+        kept = {line: read for line, read in lines if any(_is_alike(line.capital, other) for other in clear)}
+        missed = self._read_missed_cells(levels, scale, list(kept))
+        return [(kept | missed)[line] for line in sort_lines([*kept, *missed])] if missed else list(kept.values())
+
+    def _read_missed_cells(self, levels: list[Tensor], scale: float, lines: list[TextLine]) -> dict[TextLine, Line]:
+        """The cells of a table that the finder missed, read where they stand."""
+        height, width = levels[0].shape[1:]
+        boxes = find_missed_cells(levels[0].numpy(), [_box(line, 1.0, width, height) for line in lines])
+        if not boxes:
+            return {}
+        cells = [TextLine(left, right, bottom, 0.0, bottom - top, 1.0) for left, top, right, bottom in boxes]
+        read: dict[TextLine, Line] = {}
+        for cell, (text, (_, ink, ground, sure, _)) in zip(cells, self._read_lines(levels, cells), strict=True):
+            if any(map(str.isalnum, text)) and sure >= _LEAST_SURE_SHORT:
+                top, bottom = scale * (cell.baseline - cell.capital), scale * cell.baseline
+                read[cell] = Line(text, (scale * cell.left, top, scale * cell.right, bottom), ink, ground, sure)
+        return read
+
+    def _read_lines(self, levels: list[Tensor], lines: list[TextLine]) -> list[tuple[str, Reading]]:
+        """The text of each line, "" for an ornament, and the reading that it comes from."""
+        crops = [cut_crop(levels, line, reach) for line in lines for reach in REACHES]
+        readings = self._read_crops(crops)
+        chosen = [choose(readings[i : i + len(REACHES)]) for i in range(0, len(readings), len(REACHES))]
+        texts = self.prior.read([reading.scores_TK for reading in chosen])
+        wide = crops[:: len(REACHES)]
+        texts = ["" if text and is_ornament(crop) else text for text, crop in zip(texts, wide, strict=True)]
+        return list(zip(texts, chosen, strict=True))
 
     def _read_crops(self, crops: list[Tensor]) -> list[Reading]:
         """The reading of each crop [3, 24, W]."""
@@ -109,7 +137,8 @@ class LineReader(nn.Module):
                 steps = count_steps(crops[i].shape[2], width)
                 scores_TK = scores_TNK[:steps, column].cpu().numpy()
                 ink, ground = (COLOURS[name] for name in names[column])
-                results[i] = Reading(scores_TK, ink, ground, read_steps(scores_TK)[1])
+                text, sure = read_steps(scores_TK)
+                results[i] = Reading(scores_TK, ink, ground, sure, text)
         return [results[i] for i in range(len(crops))]
 
     def fuse_norms(self) -> LineReader:
@@ -122,6 +151,41 @@ class LineReader(nn.Module):
         if not next(self.parameters()).is_meta:
             self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return self
+
+
+def choose(readings: Sequence[Reading]) -> Reading:
+    """The surest of a line's readings, or one that has all of its text and letters or digits beside it.
+
+    What a crop cuts off at an end makes the rest no less sure: "arage" is surer than "Garage".
+    """
+    best = max(readings, key=lambda reading: reading.sure)
+    for other in readings:
+        before, found, after = other.text.lower().rpartition(best.text.lower()) if best.text else ("",) * 3
+        has_more = (before + after).isalnum() and not _LIKE_EDGES.issuperset(before + after)
+        if found and has_more and other.sure >= _LEAST_SURE_LONGER:
+            best = other
+    return best
+
+
+def is_ornament(crop_3HW: Tensor) -> bool:
+    """Whether a line's crop shows the same again and again, as dashes, dots, waves and rows of stars do.
+
+    Shifted by a part of its length, it is then as it was (autocorrelation); a text never is, "Anna" the most of all.
+    """
+    grey_HW = crop_3HW.float().mean(0)
+    grey_HW = (grey_HW - grey_HW.median())[:, _MARGIN_PX:-_MARGIN_PX]
+    width = grey_HW.shape[1]
+    if width < _LEAST_ORNAMENT_PX:
+        return False
+    spectrum = torch.fft.rfft(grey_HW, 2 * width)
+    alike = torch.fft.irfft(spectrum.abs().square().sum(0), 2 * width)[:width]
+    power = F.pad(grey_HW.square().sum(0).cumsum(0), (1, 0))
+    shift = torch.arange(width)
+    alike = alike / ((power[width - shift] * (power[width] - power[shift])).sqrt() + 1e-3)
+    # Shifted by a pixel or two, everything is nearly as it was.
+    apart = (alike < _UNLIKE).nonzero()
+    first = int(apart[0]) if len(apart) else width
+    return first < width // _LEAST_REPEATS and float(alike[first : width // _LEAST_REPEATS].max()) > _ALIKE
 
 
 def count_steps(crop_width: int, batch_width: int) -> int:

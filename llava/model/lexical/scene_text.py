@@ -30,7 +30,6 @@ from llava.model.lexical.turned_words import Read, read_slanted_labels
 _UNTOLD = ("bar", "key", "wedge", "sign")
 # A chart has some text, but no more lines.
 _MOST_LINES = 80
-_OF_DASHES = frozenset("sweacmnu=-_.\"'~:2")
 _NO_PLOT: Box = (0.0, 0.0, 0.0, 0.0)
 
 
@@ -68,8 +67,8 @@ def read_scene(canvas: Tensor | None, lines: Sequence[Any], objects: Sequence[An
         seen = _read_drawn_chart(canvas, fills, lines, objects, read)
         if seen is not None:
             return seen
-        if read is not None and len(lines) <= _MOST_LINES:
-            lines = complete_words(canvas, fills, lines, range(len(lines)), _NO_PLOT, read) or lines
+    if canvas is not None and read is not None and len(lines) <= _MOST_LINES:
+        lines = complete_words(canvas, lines, range(len(lines)), _NO_PLOT, read) or lines
     shown = [each for each in objects if each.kind not in _UNTOLD]
     lines = [line for line in lines if not any(_is_letter_of(each, line) for each in shown)]
     chart = read_chart(objects, lines) if fills is None or fills.is_noisy else None
@@ -105,16 +104,16 @@ def _read_drawn_chart(
     if _are_rows(bars, lines):
         return None
     found = _find_chart(fills, lines, pie, bars)
+    seen: Sequence[Any] | None = None
     if read is not None and pie is None and _is_incomplete(found, bars, lines):
         margin = found.plot if found is not None else _surround(bars) if bars else _guess_plot(canvas)
         turned = read_slanted_labels(canvas, fills, lines, margin, read) if bars else None
-        lines = read_margins(canvas, turned or lines, margin, read, below=turned is None)
-        found = _find_chart(fills, lines, pie, bars) or found
+        seen = read_margins(canvas, turned or lines, margin, read, below=turned is None)
     elif read is not None and pie is None and found is not None:
-        whole = complete_words(canvas, fills, lines, sorted(found.used), found.plot, read)
-        if whole is not None:
-            lines = whole
-            found = _find_chart(fills, lines, pie, bars) or found
+        seen = complete_words(canvas, lines, sorted(found.used), found.plot, read)
+    again = None if seen is None else _find_chart(fills, seen, pie, bars)
+    if again is not None and seen is not None:
+        lines, found = seen, again
     if found is None:
         return None
     table, used = found.table, set(found.used)
@@ -148,13 +147,7 @@ def _count_across(boxes: Sequence[Box]) -> int:
 
 
 def _is_text(text: str) -> bool:
-    """Whether it is neither what textures are read as, such as "k.>>", nor what dashed rules are: "s s se e w"."""
-    words = text.split()
-    if len(words) > 3 and sum(len(word) < 3 and set(word) <= _OF_DASHES for word in words) > 0.7 * len(words):
-        return False
-    letters = set("".join(words).lower())
-    if len(words) > 1 and all(len(word) < 3 for word in words) and len(letters) < 3 and letters <= _OF_DASHES:
-        return False
+    """Whether it is more than signs, as what textures are read as is, such as "k.>>"."""
     return any(map(str.isalnum, text)) and 2 * sum(map(str.isalnum, text)) >= len("".join(text.split()))
 
 

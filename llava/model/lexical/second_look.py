@@ -6,6 +6,7 @@ The reader takes figures and names of three letters for specks now and then; twi
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import SequenceMatcher
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from llava.model.lexical.chart_reading import ReadLine
-from llava.model.lexical.flat_fills import Bools, Fills
+from llava.model.lexical.flat_fills import Bools, Fills, Pixels
+from llava.model.lexical.ink import find_ground, tell_apart
 from llava.model.lexical.object_finder import Box
 from llava.model.lexical.turned_words import Read, SeenText, TurnedWord, find_ink, read_words, share_smaller
 
@@ -23,6 +25,12 @@ _SCALE = 2
 _MAX_PIXELS = 1_200_000
 # Where more words seem to be cut, it is a texture that they stand on.
 _MOST_CUT = 24
+# The colour of the page on which cut words are read.
+_PAPER = np.full(3, 255.0)
+# How much of what was read before is read again. At a cut, a part of a letter may be taken for another one.
+_LEAST_SHARED = 0.75
+# From above capitals to below descenders, letters leave this share of a column to the ground.
+_LEAST_BLANK = 0.25
 # A name that is lower than this is read enlarged.
 _SMALL_PX = 20
 
@@ -115,27 +123,28 @@ def read_turned_name(
 
 
 def complete_words(
-    canvas: Tensor, fills: Fills, lines: Sequence[Any], used: Sequence[int], plot: Box, read: Read
+    canvas: Tensor, lines: Sequence[Any], used: Sequence[int], plot: Box, read: Read
 ) -> list[Any] | None:
     """The lines, with those of which a first or last character was missed read again; None if there are none.
 
     ``used``: the indices of the lines that are looked at: those of a chart, or all of a page, whose ``plot`` is empty.
     See ``read_margins`` for the others.
     """
+    planes = np.ascontiguousarray(canvas.cpu().numpy())
     cut: dict[int, TurnedWord] = {}
     for i in used:
         if any(map(str.isalpha if any(plot) else str.isalnum, lines[i].text)) and not covers_middle(plot, lines[i].box):
-            word = _extend(fills, lines[i].box, plot)
+            word = _extend(planes, lines[i].box, plot, [line.box for j, line in enumerate(lines) if j != i])
             if word is not None:
                 cut[i] = word
     if not 0 < len(cut) <= _MOST_CUT:
         return None
     size = float(np.median([lines[i].box[3] - lines[i].box[1] for i in cut]))
-    texts = read_words(canvas, fills, list(cut.values()), size, read)
+    texts = read_words(canvas, _PAPER, list(cut.values()), size, read)
     whole = {
         i: lines[i]._replace(text=text, box=word.find_box())
         for (i, word), text in zip(cut.items(), texts, strict=True)
-        if len(text) > len(lines[i].text) and lines[i].text.strip().lower() in text.lower()
+        if _holds(text, lines[i].text)
     }
     if not whole:
         return None
@@ -147,49 +156,67 @@ def complete_words(
     ]
 
 
+def _holds(whole: str, part: str) -> bool:
+    """Whether a text says more than another one before or after it, but for letters that were misread at a cut."""
+    whole, part = (text.strip().lower() for text in (whole, part))
+    blocks = SequenceMatcher(None, part, whole, autojunk=False).get_matching_blocks()[:-1]
+    if len(whole) <= len(part) or sum(block.size for block in blocks) < _LEAST_SHARED * len(part):
+        return False
+    first, last = blocks[0], blocks[-1]
+    return first.b > first.a or len(whole) - last.b > len(part) - last.a
+
+
 def covers_middle(outer: Box, box: Box) -> bool:
     """Whether the middle of a box lies within another one."""
     x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
     return outer[0] < x < outer[2] and outer[1] < y < outer[3]
 
 
-def _extend(fills: Fills, box: Box, plot: Box) -> TurnedWord | None:
-    """The word in a line's box with the letters before and after it; None if there are none."""
-    height, width = fills.labels.shape
+def _extend(planes: Pixels, box: Box, plot: Box, others: Sequence[Box]) -> TurnedWord | None:
+    """The word in a line's box with the letters before and after it, up to ``others``; None if there are none."""
+    height, width = planes.shape[1:]
     size = box[3] - box[1]
     top, bottom = max(0, int(box[1])), min(height, int(box[3]) + 1)
-    # Beside the plot are its ticks.
-    limit = int(plot[0]) if box[2] <= plot[0] + 3 else width
-    left, right = max(0, int(box[0] - 2 * size)), min(limit, int(box[2] + 2 * size))
-    inner = fills.planes[:, top:bottom, int(box[0]) : int(box[2]) + 1]
+    inner = planes[:, top:bottom, int(box[0]) : int(box[2]) + 1]
     if inner.size == 0:
         return None
+    # Beside the plot are its ticks.
+    limit = int(plot[0]) if box[2] <= plot[0] + 3 else width
     # On a page, what stands nearer than a cell's margin belongs to the line; below a plot, labels are close together.
-    gap = 0.22 if any(plot) else 0.45
-    ground = np.median(inner.reshape(len(inner), -1), axis=1)
+    gap, most = (0.22, 1.5) if any(plot) else (0.45, 3.0)
+    reach = (most + 0.5) * size
+    left, right = max(0, int(box[0] - reach)), min(limit, int(box[2] + reach))
+    for other in others:
+        if other[1] < (box[1] + box[3]) / 2 < other[3]:
+            left = max(left, int(other[2])) if other[2] <= box[0] else left
+            right = min(right, int(other[0])) if other[0] >= box[2] else right
+    high, low = max(0, top - int(0.5 * size)), min(height, bottom + int(0.3 * size))
+    ink, blank = tell_apart(planes[:, high:low, left:right], inner)
+    # Where there is hardly any of the ground, a sign ends.
+    is_edge = blank.mean(0) < _LEAST_BLANK
     # A word that lost its capital was taken for a lower one: the bar of a T is above it.
-    ink = find_ink(fills, max(0, top - int(0.3 * size)), bottom, left, right, ground)
-    columns = np.flatnonzero(ink.any(0)) + left
+    first = max(0, top - high - int(0.3 * size))
+    columns = np.flatnonzero(ink[first : bottom - high].any(0) & ~is_edge) + left
     inside = (columns >= box[0] + 0.2 * size) & (columns <= box[2] - 0.2 * size)
     if not inside.any():
         return None
-    parts = np.cumsum(np.diff(columns, prepend=columns[:1]) > max(2.0, gap * size))
-    first, last = parts[inside][0], parts[inside][-1]
-    own = columns[(parts >= first) & (parts <= last)]
+    num_edges = np.cumsum(is_edge)[columns - left]
+    is_apart = (np.diff(columns) > max(2.0, gap * size)) | (np.diff(num_edges) > 0)
+    parts = np.cumsum(np.append(False, is_apart))
+    own = columns[(parts >= parts[inside][0]) & (parts <= parts[inside][-1])]
     missed = max(box[0] - own[0], own[-1] - box[2])
-    if not 0.2 * size < missed < 1.5 * size:
+    if not 0.2 * size < missed < most * size:
         return None
-    high = max(0, top - int(0.5 * size))
-    ink = find_ink(fills, high, min(height, bottom + int(0.3 * size)), int(own[0]), int(own[-1]) + 1, ground)
-    filled: Bools = np.asarray(ink.any(1))
-    while top > high and filled[top - high - 1]:
+    ink = ink[:, own[0] - left : own[-1] + 1 - left]
+    used: Bools = np.asarray(ink.any(1))
+    while top > high and used[top - high - 1]:
         top -= 1
-    while bottom - high < len(filled) and filled[bottom - high]:
+    while bottom < low and used[bottom - high]:
         bottom += 1
     rows, x = np.nonzero(ink[top - high : bottom - high])
     if not len(rows):
         return None
-    return TurnedWord(np.stack((x + own[0], rows + top), 1).astype(np.float64), 0.0, 1.0, ground)
+    return TurnedWord(np.stack((x + own[0], rows + top), 1).astype(np.float64), 0.0, 1.0, find_ground(inner))
 
 
 def find_name_below(lines: Sequence[ReadLine], used: Sequence[int], plot: Box) -> int | None:

@@ -79,7 +79,7 @@ def read_slanted_labels(canvas: Tensor, fills: Fills, lines: Sequence[Any], plot
     round_angle = 15.0 * round(angle / 15)
     angle = round_angle if abs(angle - round_angle) < 6 else angle
     turned = [word._replace(angle=angle) for word in words] + [word._replace(angle=0.0) for word in level]
-    texts = read_words(canvas, fills, turned, size, read)
+    texts = read_words(canvas, fills.colours[fills.grounds[0]], turned, size, read)
     anchors = _place(words, plot)
     top = min(word.pixels[:, 1].min() for word in words)
     half = size / 2
@@ -158,10 +158,12 @@ def _find_slanted(
     return sorted(words, key=lambda word: float(word.pixels[:, 0].mean())), level
 
 
-def read_words(canvas: Tensor, fills: Fills, words: Sequence[TurnedWord], size: float, read: Read) -> list[str]:
-    """What each word says: all are turned level and read as the lines of one page."""
+def read_words(
+    canvas: Tensor, page: npt.NDArray[np.float64], words: Sequence[TurnedWord], size: float, read: Read
+) -> list[str]:
+    """What each word says: all are turned level and read as the lines of one page of a colour [3], 0 to 255."""
     scale = float(np.clip(_READ_PX / size, 1.0, _MOST_SCALE))
-    page_colour = torch.from_numpy(fills.colours[fills.grounds[0]]).float()
+    page_colour = torch.from_numpy(page).float()
     margin = 0.4 * size
     strips = []
     for word in words:
@@ -185,9 +187,9 @@ def read_words(canvas: Tensor, fills: Fills, words: Sequence[TurnedWord], size: 
         strips.append(F.grid_sample(crop[None], grid[None], mode="bicubic", align_corners=False)[0])
     height, width = max(s.shape[1] for s in strips), max(s.shape[2] for s in strips)
     strips = [F.pad(s, (0, width - s.shape[2], 0, height - s.shape[1])) for s in strips]
-    page = torch.cat(strips, 1) + page_colour[:, None, None]
+    sheet = torch.cat(strips, 1) + page_colour[:, None, None]
     found: list[list[Any]] = [[] for _ in words]
-    for line in read(page.round().clamp(0, 255).to(torch.uint8)):
+    for line in read(sheet.round().clamp(0, 255).to(torch.uint8)):
         at = int((line.box[1] + line.box[3]) / 2 / height)
         if at < len(found) and any(map(str.isalnum, line.text)):
             found[at].append(line)
@@ -206,13 +208,11 @@ def _place(words: Sequence[TurnedWord], plot: Box) -> list[float]:
     return min(middles, tops, key=miss)
 
 
-def find_ink(
-    fills: Fills, top: int, bottom: int, left: int, right: int, ground: npt.NDArray[np.float64] | None = None
-) -> Bools:
-    """Which pixels of a part of the image differ from the ``ground``, without one from the page."""
+def find_ink(fills: Fills, top: int, bottom: int, left: int, right: int) -> Bools:
+    """Which pixels of a part of the image differ from the page."""
     part = fills.planes[:, top:bottom, left:right]
     away = np.zeros(part.shape[1:], dtype=bool)
-    for plane, value in zip(part, fills.colours[fills.grounds[0]] if ground is None else ground, strict=True):
+    for plane, value in zip(part, fills.colours[fills.grounds[0]], strict=True):
         away |= np.abs(plane.astype(np.int16) - round(value)) > 60
     return away
 
