@@ -39,10 +39,10 @@ FACES = {
     "fonts-smiley-sans": ("SmileySans-Oblique.ttf",),
     "fonts-smc-uroob": ("Uroob-Regular.ttf",),
 }
-_PLAIN = list(FACES)[:9]
+_PLAIN = list(FACES)[:8]  # in the others 1 looks like I, or they are no faces for small print
 _MONO = ["fonts-hosny-thabit", "fonts-dotgothic16"]
 _HAND = ["fonts-smc-chilanka", "fonts-yusei-magic", "fonts-klaudia-berenika"]
-_SHOWN = ["fonts-lemonada", "fonts-rocknroll", "fonts-adf-mekanus", "fonts-smiley-sans", "fonts-okolaks", *_HAND[1:]]
+_SHOWN = ["fonts-lemonada", "fonts-rocknroll", "fonts-adf-mekanus", "fonts-smiley-sans", *_HAND[1:]]
 _STRONG: tuple[Color, ...] = ((96, 52, 140), (0, 112, 122), (186, 58, 76), (34, 84, 160), (30, 116, 72), (150, 84, 18))
 _SOFT: tuple[Color, ...] = ((250, 250, 247), (255, 238, 224), (232, 244, 250), (238, 248, 226), (248, 234, 246))
 _FLOORS: tuple[Color, ...] = ((98, 72, 52), (64, 68, 78), (168, 150, 124), (112, 124, 116))
@@ -201,7 +201,7 @@ def draw_receipt(kit: Pad, page: Page) -> Drawn:
         for spot in range(0, paper.height, 18):
             pen.line((0.2 * width, spot, 0.2 * width, spot + 9), fill=GREY, width=3)
     elif layout == "app":
-        pen.rectangle((0, 0, width, 2.6 * line), fill=tint)
+        pen.rectangle((0, 0, width, 3.4 * line), fill=tint)
     rules = 0
     for each in page.lines:
         if each.startswith("! "):
@@ -453,8 +453,10 @@ def draw_poster(kit: Pad, page: Page) -> Drawn:
     top, title_ink = 0.12 * height, tint
     if layout == "halves":
         pen.rectangle((0, 0, width, height / 2), fill=tint)
-        pen.ellipse((0.3 * width, height / 2 - 0.2 * width, 0.7 * width, height / 2 + 0.2 * width), fill=(248, 196, 64))
-        start, title_ink, top = 0.68 * height, LIGHT, 0.07 * height
+        pen.ellipse(
+            (0.36 * width, height / 2 - 0.14 * width, 0.64 * width, height / 2 + 0.14 * width), fill=(248, 196, 64)
+        )
+        start, title_ink, top = 0.68 * height, LIGHT, 0.05 * height
     elif layout == "stub":
         pen.rectangle((0, 0, 0.68 * width, height), fill=tint)
         for y in range(0, height, 22):
@@ -475,7 +477,7 @@ def draw_poster(kit: Pad, page: Page) -> Drawn:
             pen.pieslice(box, i, i + 10, fill=(255, 214, 120))
         pen.rectangle((0, 0.56 * height, width, height), fill=tint)
         ink = LIGHT
-    head = _fit_all(kit.pick(_SHOWN, min(width, height) / 5, 1), lines, room)
+    head = _fit_all(kit.pick(_SHOWN, min(min(width, height) / 5, height / (4.2 * len(lines))), 1), lines, room)
     for i, line in enumerate(lines):
         write(pen, x, top + 1.25 * i * head.size, line, head, title_ink, at)
     for i, line in enumerate(facts):
@@ -491,6 +493,7 @@ def draw_chart(kit: Pad, page: Page) -> Drawn:
     rng, font = kit.rng, kit.plain(20)
     colors = rng.sample(["#7b3fa0", "#00878f", "#d1495b", "#edae49", "#30638e", "#66a182"], 6)
     look = {"axes.spines.top": page.layout in ("steps", "ranges"), "axes.spines.right": False, "axes.axisbelow": True}
+    look |= {"savefig.pad_inches": 0.5}
     paint = partial(_PAINT[page.layout], labels, values, series, colors, title)
     return paint_figure(rng, font, rng.choice(("#ffffff", "#eef3f6", "#fff6ea")), "#1c1c28", paint, **look), page.asked
 
