@@ -89,7 +89,8 @@ def _break(words: str, longest: int) -> list[str]:
     cuts = [(" ".join(parts[:i]), " ".join(parts[i:])) for i in range(1, len(parts))]
     if len(words) <= longest or not cuts:
         return [words]
-    return list(min(cuts, key=lambda cut: abs(len(cut[0]) - len(cut[1]))))
+    first, second = min(cuts, key=lambda cut: abs(len(cut[0]) - len(cut[1])))
+    return [first, second]
 
 
 def _fit_all(font: Font, lines: list[str], wide: float) -> Font:
@@ -169,10 +170,12 @@ def draw_word(kit: Pad, page: Page, font: Font) -> Drawn:
     pen = ImageDraw.Draw(image)
     gap = round(0.9 * font.size)
     if kind in ("squared", "ruled"):
-        for y in range(gap, height, gap):
-            pen.line((0, y, width, y), fill=(188, 206, 226), width=2)
-        for x in range(gap, width, gap) if kind == "squared" else (70,):
-            pen.line((x, 0, x, height), fill=(188, 206, 226) if kind == "squared" else (230, 150, 150), width=2)
+        for row in range(gap, height, gap):
+            pen.line((0, row, width, row), fill=(188, 206, 226), width=2)
+        for column in range(gap, width, gap) if kind == "squared" else (70,):
+            pen.line(
+                (column, 0, column, height), fill=(188, 206, 226) if kind == "squared" else (230, 150, 150), width=2
+            )
     x, y = rng.uniform(0.1, 0.9) * (width - font.getlength(word)), rng.uniform(0.1, 0.8) * (height - 1.6 * font.size)
     if kind == "shadow":
         write(pen, x + font.size / 16, y + font.size / 16, word, font, (0, 0, 0))
@@ -492,8 +495,12 @@ def draw_chart(kit: Pad, page: Page) -> Drawn:
     labels, values = [row[0] for row in page.rows], np.array([[float(v) for v in row[1:]] for row in page.rows])
     rng, font = kit.rng, kit.plain(20)
     colors = rng.sample(["#7b3fa0", "#00878f", "#d1495b", "#edae49", "#30638e", "#66a182"], 6)
-    look = {"axes.spines.top": page.layout in ("steps", "ranges"), "axes.spines.right": False, "axes.axisbelow": True}
-    look |= {"savefig.pad_inches": 0.5}
+    look: dict[str, Any] = {
+        "axes.spines.top": page.layout in ("steps", "ranges"),
+        "axes.spines.right": False,
+        "axes.axisbelow": True,
+    }
+    look["savefig.pad_inches"] = 0.5
     paint = partial(_PAINT[page.layout], labels, values, series, colors, title)
     return paint_figure(rng, font, rng.choice(("#ffffff", "#eef3f6", "#fff6ea")), "#1c1c28", paint, **look), page.asked
 
