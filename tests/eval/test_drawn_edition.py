@@ -1,48 +1,83 @@
-"""The second edition of the drawn suite (talking_edition_b): its questions can be answered from its pages."""
+"""The later editions of the drawn suite (talking_edition_b, _c): their pages answer what is asked of them."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
 import pytest
 from PIL import Image
 
-from benchmarks import talking_edition_b
-from benchmarks.talking_edition_b import Pad, Page, read_pages
+from benchmarks import talking_edition_b, talking_edition_c
+from benchmarks.talking_drawings import WORDS
+from benchmarks.talking_editions import GROUPS, Edition, Pad, Page, read_pages
+from benchmarks.talking_suites import SUITES, edition_of, read_truths
 from llava.eval.photo_suite import score_answers
 from llava.eval.photo_truths import read_folder
 
-GROUPS = read_pages()
-PAGES = [page for group, pages in GROUPS.items() if group not in ("signs", "words") for page in pages]
-ASKED = [(page, row) for page in PAGES for row in page.asked]
+EDITIONS = (talking_edition_b.EDITION, talking_edition_c.EDITION)
+TOLD = {edition.letter: read_pages(edition.letter) for edition in EDITIONS}
+of_each_edition = pytest.mark.parametrize("letter", TOLD)
+
+
+def pages_of(letter: str) -> list[Page]:
+    return [page for group in GROUPS for page in TOLD[letter][group]]
+
+
+def told_of(letter: str) -> set[str]:
+    """The titles, signs and words of an edition."""
+    lines = [page.title.split(" | ")[0] for page in pages_of(letter)]
+    lines += [page.lines[0] for group in ("signs", "words") for page in TOLD[letter][group]]
+    return {line.lower() for line in lines if line}
 
 
 def words_of(line: str) -> set[str]:
     return {word.strip(".:") for word in re.findall(r"[\w@.:-]+", line.lower())}
 
 
-def test_every_group_has_enough_questions_and_some_cannot_be_answered() -> None:
-    assert (len(GROUPS["signs"]), len(GROUPS["words"])) == (30, 40)
-    counts = {group: Counter(row["form"] == "cannot tell" for page in pages for row in page.asked)
-              for group, pages in GROUPS.items() if group not in ("signs", "words")}  # fmt: skip
-    assert len(counts) == 7
+@of_each_edition
+def test_every_group_has_enough_questions_and_some_cannot_be_answered(letter: str) -> None:
+    groups = TOLD[letter]
+    assert (len(groups["signs"]), len(groups["words"])) == (30, 40)
+    assert set(groups) == {"signs", "words", *GROUPS}
+    counts = {
+        group: Counter(row["form"] == "cannot tell" for page in groups[group] for row in page.asked) for group in GROUPS
+    }
     assert min(count[False] for count in counts.values()) >= 20
     assert sum(count[True] for count in counts.values()) >= 25
 
 
-def test_no_content_is_of_the_first_edition() -> None:
-    first = "".join(path.read_text("utf-8") for path in Path("benchmarks").glob("talking_[dpc]*.py"))
-    titles = [page.title.split(" | ")[0] for page in PAGES] + [page.lines[0] for page in GROUPS["signs"]]
-    assert [title for title in titles if title and f'"{title}"' in first] == []
+def test_no_content_is_of_another_edition() -> None:
+    first = "".join(path.read_text("utf-8") for path in Path("benchmarks").glob("talking_[dpc]*.py")).lower()
+    words = {word.lower() for word in WORDS}
+    shown = {letter: told_of(letter) for letter in TOLD}
+    assert [title for titles in shown.values() for title in titles if f'"{title}"' in first] == []
+    assert shown["c"] & words == set()
+    assert shown["b"] & shown["c"] == set()
 
 
-def test_every_answer_that_is_read_stands_on_its_page() -> None:
+def test_no_face_and_no_photograph_is_of_another_edition() -> None:
+    first = Path("benchmarks/talking_drawings.py").read_text("utf-8")
+    faces = [package for edition in EDITIONS for package in edition.faces]
+    assert len(faces) == len(set(faces))
+    assert [package for package in faces if f'"{package}"' in first] == []
+    sources = {suite: {path.split("/")[0] for path, _ in read_truths(suite)} for suite in ("photos_b", "photos_c")}
+    assert sources["photos_b"] & sources["photos_c"] == set()
+    assert min(len(read_truths(suite)) for suite in sources) >= 32
+
+
+def test_each_suite_belongs_to_one_edition() -> None:
+    assert Counter(map(edition_of, SUITES)) == {"a": 6, "b": 2, "c": 2}
+
+
+@of_each_edition
+def test_every_answer_that_is_read_stands_on_its_page(letter: str) -> None:
     missing = []
-    for page, row in ASKED:
+    for page, row in [(one, row) for one in pages_of(letter) for row in one.asked]:
         shown = words_of("\n".join(page.lines))
         if row["form"] == "text" and not any(words_of(answer) <= shown for answer in row["answers"]):
             missing.append(row["question"])
@@ -56,9 +91,10 @@ def test_every_answer_that_is_read_stands_on_its_page() -> None:
     assert missing == []
 
 
-def test_the_articles_of_a_receipt_add_up() -> None:
+@of_each_edition
+def test_the_articles_of_a_receipt_add_up(letter: str) -> None:
     checked = 0
-    for page in GROUPS["receipts"]:
+    for page in TOLD[letter]["receipts"]:
         blocks = "\n".join(page.lines).split("---\n")
         articles, sums = (re.findall(r"\| [$£¥]?([\d.]+)(?= EUR$|$)", block, re.MULTILINE) for block in blocks[1:])
         if ":" not in blocks[1]:  # else hours, not prices
@@ -67,9 +103,11 @@ def test_the_articles_of_a_receipt_add_up() -> None:
     assert checked >= 7
 
 
-def test_the_judge_takes_every_accepted_answer_and_no_rival(tmp_path: Path) -> None:
+@of_each_edition
+def test_the_judge_takes_every_accepted_answer_and_no_rival(letter: str, tmp_path: Path) -> None:
     Image.new("RGB", (30, 20)).save(tmp_path / "a.png")
-    told = [(row, answer, right) for _, row in ASKED for right, key in ((1, "answers"), (0, "others"))
+    asked = [row for page in pages_of(letter) for row in page.asked]
+    told = [(row, answer, right) for row in asked for right, key in ((1, "answers"), (0, "others"))
             for answer in row.get(key, ())]  # fmt: skip
     rows = [{"file": "a.png", **{key: value for key, value in row.items() if value}} for row, _, _ in told]
     (tmp_path / "truth.json").write_text(json.dumps(rows), encoding="utf-8")
@@ -82,23 +120,24 @@ def test_the_judge_takes_every_accepted_answer_and_no_rival(tmp_path: Path) -> N
     assert wrong == []
 
 
-def test_a_page_of_every_layout_is_drawn_alike_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(talking_edition_b, "FACES", dict.fromkeys(talking_edition_b.FACES, ("DejaVuSans.ttf",)))
+@pytest.mark.parametrize("edition", EDITIONS, ids=list(TOLD))
+def test_a_page_of_every_layout_is_drawn_alike_each_time(edition: Edition) -> None:
     fonts = Path(matplotlib.get_data_path()) / "fonts"
-    draw = {**talking_edition_b._DRAW, "signs": talking_edition_b.draw_sign}
+    plain = replace(edition, faces=dict.fromkeys(edition.faces, ("DejaVuSans.ttf",)))
+    draw = {**edition.draw, "signs": edition.draw_sign}
     pages: dict[tuple[str, str], Page] = {
-        (group, page.layout): page for group, pages in GROUPS.items() if group in draw for page in pages
+        (group, page.layout): page for group, pages in TOLD[edition.letter].items() if group in draw for page in pages
     }
     assert len(pages) > 20
     for (group, layout), page in pages.items():
         again = 1 + (group != "charts of other looks")  # matplotlib is slow
-        images = [draw[group](Pad(lambda _: fonts, layout, "abc"), page)[0] for _ in range(again)]
+        images = [draw[group](Pad(lambda _: fonts, layout, "abc", plain), page)[0] for _ in range(again)]
         assert len({image.tobytes() for image in images}) == 1, (group, layout)
         assert all(300 <= side <= 1600 for side in images[0].size), (group, layout, images[0].size)
 
 
-def test_a_face_without_the_letters_is_never_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(talking_edition_b, "FACES", {"fonts": ("DejaVuSans.ttf",)})
-    kit = Pad(lambda _: Path(matplotlib.get_data_path()) / "fonts", "seed", "A漢")
+def test_a_face_without_the_letters_is_never_chosen() -> None:
+    plain = replace(EDITIONS[0], faces={"fonts": ("DejaVuSans.ttf",)}, plain=["fonts"])
+    kit = Pad(lambda _: Path(matplotlib.get_data_path()) / "fonts", "seed", "A漢", plain)
     with pytest.raises(LookupError, match="漢"):
-        kit.pick(["fonts"], 20)
+        kit.plain(20)

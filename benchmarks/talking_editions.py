@@ -1,0 +1,186 @@
+"""The later editions of the drawn suite: how their pages are read, and what their drawings share.
+
+An edition is a file of texts (what its images show and what is asked of them, such as talking_edition_b.txt) and a
+module of looks beside it, with faces of Debian packages that no training may draw in. Lines of an image:
+
+    = layout            begins an image of the group
+    ! title   * heading   - small line   a | b cells   --- a rule   other lines as they are
+    ? question = answer; another answer <> rival; rival      text that is read
+    ?# question = 12.5 ~ 0.5 a number, ?n a name, ?y yes or no, ?- cannot tell
+"""
+
+from __future__ import annotations
+
+import io
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageFont
+
+from benchmarks.talking_drawings import Asked, Drawn, Kit, name, number, text, unknown, yes_no
+
+GROUPS = ("receipts", "menus", "business cards", "tables", "windows", "posters", "charts of other looks")
+DARK, GREY, LIGHT = (28, 30, 36), (105, 108, 116), (244, 244, 240)
+Font = ImageFont.FreeTypeFont
+Color = tuple[int, int, int]
+
+
+@dataclass
+class Page:
+    """An image's layout, the lines that are written on it, and what is asked of it."""
+
+    layout: str
+    lines: list[str] = field(default_factory=list)
+    asked: Asked = field(default_factory=list)
+
+    def marked(self, mark: str) -> list[str]:
+        """The lines that begin with a mark, without it."""
+        return [line[len(mark) + 1 :] for line in self.lines if line.startswith(mark + " ")]
+
+    @property
+    def title(self) -> str:
+        return next(iter(self.marked("!")), "")
+
+    @property
+    def rows(self) -> list[list[str]]:
+        return [line.split(" | ") for line in self.lines if " | " in line and not line.startswith(("!", "*"))]
+
+    @property
+    def rest(self) -> list[str]:
+        """The lines without a mark."""
+        return [line for line in self.lines if not line.startswith(("! ", "* ", "[")) and " | " not in line]
+
+
+def read_pages(letter: str) -> dict[str, list[Page]]:
+    """Every group of an edition with its pages; a line of signs or words is a page of its own."""
+    groups: dict[str, list[Page]] = {}
+    pages: list[Page] = []
+    told = Path(__file__).with_name(f"talking_edition_{letter}.txt").read_text(encoding="utf-8")
+    for line in told.splitlines():
+        if line.startswith("[") and line.strip("[]") in (*GROUPS, "signs", "words"):
+            pages = groups.setdefault(line.strip("[]"), [])
+        elif not line or line.startswith("#"):
+            continue
+        elif line.startswith("= "):
+            pages.append(Page(line[2:]))
+        elif line.startswith("?"):
+            pages[-1].asked.append(_read_question(line))
+        elif {"signs", "words"} & {list(groups)[-1]}:
+            pages.append(Page("", [line]))
+        else:
+            pages[-1].lines.append(line)
+    return groups
+
+
+def _read_question(line: str) -> dict[str, Any]:
+    mark, _, told = line.partition(" ")
+    question, _, answer = told.partition(" = ")
+    right, _, wrong = answer.partition(" <> ")
+    answers, others = right.split("; "), tuple(wrong.split("; ")) if wrong else ()
+    if mark == "?-":
+        return unknown(question)
+    if mark == "?#":
+        value, _, tolerance = right.partition(" ~ ")
+        return number(question, float(value), float(tolerance or 0))
+    if mark == "?y":
+        return yes_no(question, right == "yes")
+    return (name if mark == "?n" else text)(question, *answers, others=others)
+
+
+@cache
+def _letters_of(path: str) -> frozenset[int]:
+    from fontTools.ttLib import TTFont
+
+    return frozenset(TTFont(path).getBestCmap())
+
+
+class Pad(Kit):
+    """A kit of an edition's faces; a face that lacks a letter of the page is never chosen for it."""
+
+    def __init__(self, fetch: Callable[[str], Path], seed: str, letters: str, edition: Edition) -> None:
+        super().__init__(fetch, seed, edition.faces)
+        self.letters = {ord(letter) for letter in letters if not letter.isspace()}
+        self._plain = edition.plain
+
+    def pick(self, packages: Sequence[str], size: float, place: int = 0) -> Font:
+        """A font of one of the packages, in ``size`` px; ``place``: which of its faces. Raises LookupError."""
+        for package in self.rng.sample(packages, len(packages)):
+            font = self.font(package, size, place)
+            if self.letters <= _letters_of(str(font.path)):
+                return font
+        raise LookupError(f"No face of {packages} has all of {sorted(map(chr, self.letters))}.")
+
+    def plain(self, size: float, place: int = 0) -> Font:
+        return self.pick(self._plain, size, place)
+
+
+@dataclass(frozen=True)
+class Edition:
+    """Another edition of the drawn suite: its faces by package, and how each group is drawn.
+
+    ``plain``: the packages whose faces suit small print. Their first face is regular, their second one bold.
+    """
+
+    letter: str
+    faces: dict[str, tuple[str, ...]]
+    plain: Sequence[str]
+    draw_sign: Callable[[Pad, Page], Drawn]
+    draw_word: Callable[[Pad, Page, Font], Drawn]
+    draw: dict[str, Callable[[Pad, Page], Drawn]]
+
+    def draw_images(self, fetch: Callable[[str], Path]) -> Iterator[tuple[str, Drawn]]:
+        """Every image with its group; the same at every call. ``fetch``: the folder of a Debian package."""
+        groups = read_pages(self.letter)
+        for page in groups["signs"]:
+            yield "signs", self.draw_sign(self._take(fetch, page, page.lines[0]), page)
+        faces = [(package, place) for package, names in self.faces.items() for place in range(len(names))]
+        for i, page in enumerate(groups["words"]):
+            kit = self._take(fetch, page, "")
+            package, place = faces[i % len(faces)]
+            yield "other fonts", self.draw_word(kit, page, kit.font(package, 40, place))
+        for group in GROUPS:
+            for page in groups[group]:
+                yield group, self.draw[group](self._take(fetch, page, "".join(page.lines)), page)
+
+    def _take(self, fetch: Callable[[str], Path], page: Page, letters: str) -> Pad:
+        return Pad(fetch, f"{self.letter} {page.lines}", letters, self)
+
+
+def fit(font: Font, words: str, wide: float) -> Font:
+    return (
+        font if font.getlength(words) <= wide else font.font_variant(size=int(font.size * wide / font.getlength(words)))
+    )
+
+
+def write(pen: ImageDraw.ImageDraw, x: float, y: float, words: str, font: Font, ink: Any, at: str = "l") -> None:
+    """Writes on the base line that hangs from y; ``at`` is l, m or r for what x is."""
+    pen.text((x, y + font.size), words, font=font, fill=ink, anchor=at + "s")
+
+
+def paint_figure(
+    rng: random.Random, font: Font, ground: str, ink: str, paint: Callable[[Any], None], **look: Any
+) -> Image.Image:
+    """What matplotlib shows of ``paint(axes)`` in the font's face; ``look``: the edition's own settings."""
+    import matplotlib.font_manager
+    import matplotlib.pyplot
+
+    matplotlib.font_manager.fontManager.addfont(str(font.path))
+    inks = ("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "axes.edgecolor")
+    settings = {
+        "font.family": matplotlib.font_manager.FontProperties(fname=str(font.path)).get_name(),
+        "font.size": rng.choice((12, 14)),
+        "axes.unicode_minus": False,  # few of the faces have the sign
+        **dict.fromkeys(("figure.facecolor", "axes.facecolor"), ground),
+        **dict.fromkeys(inks, ink),
+    }
+    with matplotlib.pyplot.rc_context(settings | look):
+        figure: Any = matplotlib.pyplot.figure(figsize=rng.choice(((6, 5), (8, 4.5))), dpi=rng.choice((90, 120, 150)))
+        paint(figure.subplots())
+        file = io.BytesIO()
+        figure.savefig(file, format="png", bbox_inches="tight")
+        matplotlib.pyplot.close(figure)
+    return Image.open(file).convert("RGB")
