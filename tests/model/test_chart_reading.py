@@ -209,9 +209,31 @@ def test_numbers_are_read_as_they_are_written(text: str, value: float) -> None:
     assert number.value == pytest.approx(value)
 
 
-@pytest.mark.parametrize("text", ["", "tea", "Q1", "12 May", "1,20", "-", "3rd", "10:45", "O"])
+@pytest.mark.parametrize("text", ["", "tea", "Q1", "12 May", "1,20", "-", "3rd", "10:45", "O", "9" * 17, "1" * 400])
 def test_other_text_is_no_number(text: str) -> None:
     assert read_number(text) is None
+
+
+@pytest.mark.parametrize("label", ["--5", "\N{SUPERSCRIPT TWO}", "3\N{SUPERSCRIPT TWO}", "9" * 400])
+def test_a_label_that_is_nearly_a_number_stays_as_it_was_read(label: str) -> None:
+    names = [at(name, 75 + 50 * i, 212) for i, name in enumerate(("1", "7", "20", ""))]
+    chart = read_chart(standing([4, 12.5, 8, 2]), [*AXIS, *names, Line(label, (215, 207, 235, 217))])
+    assert [name for name, *_ in table(chart)] == ["1", "7", "20", label]
+
+
+def test_a_line_beyond_the_images_edge_is_no_part_of_a_chart() -> None:
+    beyond = Line("7", (70, 100, 80, 100))
+    assert read_chart(standing([4, 12.5, 8]), [*AXIS, *NAMES, beyond]) == read_chart(
+        standing([4, 12.5, 8]), [*AXIS, *NAMES]
+    )
+
+
+def test_a_logarithmic_axis_ends_far_above_its_ticks() -> None:
+    ticks = [Tick(6.0 * i, number) for i in range(4) if (number := read_number(str(10 ** (3 * i)))) is not None]
+    axis = fit_axis(ticks, 0.0)
+    assert axis is not None
+    assert axis.is_logarithmic
+    assert axis.write(axis.snap(axis.read(2000.0))) == str(10**15)
 
 
 def test_no_axis_without_two_different_ticks() -> None:

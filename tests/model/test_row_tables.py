@@ -69,6 +69,12 @@ def test_numbers_in_columns_are_compared_and_times_are_not() -> None:
     ]
 
 
+def test_a_sign_counts_before_and_after_a_currency() -> None:
+    rows = [["Day", "Shop", "Change"], ["Mon", "Ulm", "$-30"], ["Tue", "Jena", "-$7"], ["Wed", "Bonn", "$5"]]
+    (found,) = find_extremes(rows)
+    assert str(found) == "Highest Change: Wed $5; lowest: Mon $-30; in order: 1. Wed, 2. Tue, 3. Mon."
+
+
 def test_prices_of_a_list_are_compared_without_its_sums() -> None:
     rows = [["The Inn"], ["Soup ....", "5.80"], ["Trout . . .", "15.80"], ["2 x Tea 2.40"], ["Total", "24.00"]]
     told = "Highest price: Trout 15.80; lowest: Tea 2.40; in order: 1. Trout, 2. Soup, 3. Tea."

@@ -126,7 +126,12 @@ def read_chart(objects: Sequence[Drawn], lines: Sequence[ReadLine]) -> Chart | N
     rooted = _count_rooted(bars, base)
     if rooted < 0.7 * len(bars):
         return None
-    words = [_move_line(i, line, is_horizontal) for i, line in enumerate(lines) if line.text.strip()]
+    # A line that was found beyond an edge of the image has no height in it.
+    words = [
+        _move_line(i, line, is_horizontal)
+        for i, line in enumerate(lines)
+        if line.text.strip() and line.box[3] > line.box[1]
+    ]
     legend, legend_lines = read_legend(objects, lines)
     words = [word for word in words if word.line not in legend_lines]
     units, arrangement = _group(bars, base)

@@ -5,6 +5,7 @@ A reader misses a short label now and then, or reads a part of it; where the oth
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 
@@ -20,6 +21,7 @@ _LETTERS = [chr(code) for code in range(ord("A"), ord("Z") + 1)]
 _LEAST_SHARE, _LEAST = 0.6, 2
 # A letter's or a figure's width as a share of the height of a line's box, from capitals to descenders.
 _LETTER_SHARE = 0.62
+_INTEGER = re.compile(r"-?[0-9]+")
 
 
 def split_words(text: str, low: float, high: float, height: float) -> list[tuple[str, float, float]]:
@@ -68,7 +70,8 @@ def _runs_on(first: int, step: int, count: int, cycle: Sequence[str]) -> bool:
 
 
 def _complete_numbers(labels: Sequence[str], read: Sequence[str]) -> list[str]:
-    whole = {i: int(label) for i, label in enumerate(labels) if label.lstrip("-").isdigit() and len(label) < 7}
+    # Superscripts are digits, too, but no numbers, as "--5" is none.
+    whole = {i: int(label) for i, label in enumerate(labels) if _INTEGER.fullmatch(label) and len(label) < 7}
     if len(whole) < max(3, _LEAST_SHARE * len(read)):
         return list(labels)
     steps = Counter((b - a) // (j - i) for i, a in whole.items() for j, b in whole.items() if j == i + 1)

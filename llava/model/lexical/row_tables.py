@@ -195,7 +195,7 @@ def _read_amount(text: str) -> float | None:
     if match is None:
         return None
     size = float(re.sub(r"\D", "", match[1]) + (match[2] or "").replace(",", "."))
-    return -size if text.lstrip().startswith("-") else size
+    return -size if "-" in text[: text.index(match[1])] else size
 
 
 def _find_price(row: Sequence[str]) -> tuple[str, str] | None:

@@ -14,6 +14,8 @@ _LOOKALIKES = str.maketrans({"O": "0", "o": "0", "l": "1", "I": "1", "|": "1"})
 # A bar that ends this near to a tick is taken to end at it; and to a part of one, if these are far enough apart.
 _SNAP_PX, _MIN_GRAIN_PX = 1.5, 8.0
 _FACTORS = {"k": 1e3, "K": 1e3, "M": 1e6}
+# A longer row of figures is a code, and no number that a chart shows; far above its ticks, a logarithmic scale ends.
+_TOO_LARGE, _LARGEST_EXPONENT = 1e16, 15.0
 # Ticks are a round number apart, or a few times one where some were not read.
 _ROUND, _MOST_STEPS = (1.0, 2.0, 2.5, 5.0, 10.0), 6
 
@@ -50,7 +52,7 @@ class Axis(NamedTuple):
     def read(self, place: float) -> float:
         """The value at a place in pixels."""
         value = self.slope * place + self.offset
-        return 10.0**value if self.is_logarithmic else value
+        return 10.0 ** min(value, _LARGEST_EXPONENT) if self.is_logarithmic else value
 
     def snap(self, value: float) -> float:
         """The value, or the tick, half or fifth between two ticks that it cannot be told from on the image."""
@@ -92,6 +94,8 @@ def read_number(text: str) -> Number | None:
         return None
     value = float((match[3] or "0").replace(",", "") + (match[4] or ""))
     value *= _FACTORS.get(match[5] or "", 1.0)
+    if value >= _TOO_LARGE:
+        return None
     sign = -1.0 if match[1] in ("-", "−", "–") else 1.0
     return Number(sign * value, match[2], "%" if match[5] == "%" else "")
 
