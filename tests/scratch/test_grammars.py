@@ -78,6 +78,10 @@ values: grass; leaves; meat
 """
 
 
+HEAD = "topic t\nkey: a; b\nnames: x; y; z\ntitle: T\n"
+MEASURE = "measure m\nhead: h\nrange: 1-5\nchart: bar\n? How {key}?\n! {value}.\n"
+
+
 def test_a_page_shows_its_title_and_one_variant_of_a_fact() -> None:
     (page,) = read_pages(PAGE, "test")
     seen = set()
@@ -118,6 +122,20 @@ def test_a_fault_of_the_reader_leaves_values_as_they_are() -> None:
         ("page p\nfact a\n> Now\n? When?\n! At {time}.\n", "{time} of 'At {time}.' is not in 'Now'"),
         ("page p\nfact a\n> Now\n? At {time}?\n! Now.\n", "{time} of 'At {time}?' is not in 'Now'"),
         ("something else\n", "test:1: 'something else' is none of"),
+        ("", "test has no page"),
+        ("list x\na; b\n", "test has no page"),
+        ("list x\n# none\npage p\nfact a\n> {x}\n? Q?\n! {x}.\n", "test:1: the list 'x' is empty"),
+        ("list x\nb\n{x}\npage p\nfact a\n> {x}\n? Q?\n! {x}.\n", "test:3: '{x}' has braces"),
+        ("list\na; b\n", "test:1: 'list' has no name"),
+        ("page p\nfact\n", "test:2: 'fact' has no name"),
+        ("page p\n\npage q\nfact a\n> Now\n? Q?\n! Now.\n", "test:1: 'p' has no fact"),
+        ("page p\nwith time nothing\n", "test:2: there is no slot {nothing}"),
+        ("page p\nfact a\n> {9-3}\n", "test:3: there is no slot {9-3}"),
+        ("page p\nfact a\n> {time\n", "test:3: '{time' has a brace that belongs to no slot"),
+        ("page p\nfact a\n> Now\n?\n", "test:4: '? ' has an empty text"),
+        ("page p\nfact a\n> a |  | b\n", "test:3: '> a |  | b' has an empty cell"),
+        ("page p\nfact a\nlist x\na; b\nfact b\n> Now\noops\n", "test:7: 'oops' is none of"),
+        ("page p\r\n\r\nfact a\r\n> {nothing}\r\n", "test:4: there is no slot {nothing}"),
     ],
 )
 def test_a_wrong_page_is_refused_by_its_line(text: str, said: str) -> None:
@@ -133,6 +151,24 @@ def test_a_wrong_page_is_refused_by_its_line(text: str, said: str) -> None:
         ("topic t\nkey: a; b\nnames: x\nmeasure m\nhead: h\nrange: 1-5\n? How?\n", "'m' of 't' has no answer"),
         ("topic t\nkey: a; b\nnames: x\nmeasure m\nhead: h\n? How?\n! So.\n", "lacks a head, values or a question"),
         ("topic t\nkey: a; b\nmeasure m\nhead: h\nrange: 1-5\n? How?\n! So.\n", "lacks a key, names or a measure"),
+        ("", "test has no topic"),
+        ("key: a; b\n", "test:1: 'key: a; b' cannot be read: it stands before any topic"),
+        (f"{HEAD}? How?\n", "test:5: '? How?' cannot be read: it stands before any measure"),
+        (f"{HEAD}nonsense\n", "test:5: 'nonsense' cannot be read: it is none of"),
+        (f"{HEAD}measure \n", "test:5: 'measure' cannot be read: it has no name"),
+        (HEAD.replace("x; y; z", "x; x") + MEASURE, "test:1: 't' needs two names or more, all different"),
+        (HEAD.replace("x; y; z", "x") + MEASURE, "test:1: 't' needs two names or more"),
+        (f"{HEAD}series: 1\n{MEASURE}", "test:1: 't' needs two series or more"),
+        (f"{HEAD}? count How many?\n{MEASURE}", "test:1: 't' has 'count' only as a question"),
+        (f"{HEAD}{MEASURE}? How {{other}}?\n", "test:11: '? How {other}?' cannot be read: there is no slot {other}"),
+        (f"{HEAD}{MEASURE}? How {{key?\n", "test:11: '? How {key?' cannot be read"),
+        (f"{HEAD}{MEASURE}? >\n", "test:11: '? >' cannot be read: it has no text"),
+        (HEAD + MEASURE.replace("bar", "bars"), "test:8: 'chart: bars' cannot be read: 'bars' is none of"),
+        (HEAD + MEASURE.replace("1-5", "1-inf"), "test:7: 'range: 1-inf' cannot be read"),
+        (HEAD + MEASURE.replace("1-5", "5-1"), "test:7: 'range: 5-1' cannot be read"),
+        (HEAD + MEASURE.replace("1-5", "-5-5").replace("bar", "pie"), "test:5: 'm' of 't' may be negative"),
+        (HEAD + MEASURE.replace("range: 1-5", "values: q; r"), "test:5: 'm' of 't' has words as its values"),
+        (HEAD.replace("a; b", "a; b; c").replace("\n", "\r\n"), "test:2: 'key: a; b; c' cannot be read"),
     ],
 )
 def test_a_wrong_topic_is_refused_by_its_line(text: str, said: str) -> None:
@@ -203,3 +239,8 @@ def test_every_topic_of_the_package_has_questions_for_its_charts() -> None:
             assert set(measure.asks) <= set(topic_grammar.KINDS)
             assert not (measure.values and measure.charts)
     assert page_grammar.SLOTS
+
+
+def test_grammars_of_any_systems_line_ends_are_the_same() -> None:
+    assert read_pages(PAGE.replace("\n", "\r\n"), "test") == read_pages(PAGE, "test")
+    assert read_topics(TOPIC.replace("\n", "\r\n"), "test") == read_topics(TOPIC, "test")

@@ -110,6 +110,7 @@ SLOTS: dict[str, Callable[[random.Random], str]] = {
 
 _SLOT = re.compile(r"\{([^{}]+)\}")
 _RANGE = re.compile(r"(-?\d+)-(\d+)(?:#\d+)?")
+_CELL_END = re.compile(r" \| | // ")
 # Of the facts of a page, one of these numbers is shown beside its title, and so many that are not are asked for.
 _NUMS_SHOWN, _MOST_ABSENT = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12), 2
 # This share of the pages is in capitals, on a coloured ground, with its facts in another order, without a title.
@@ -134,9 +135,10 @@ _OPTION_SHARE, _LOWERED_SHARE = 0.15, 0.35
 
 @dataclass(frozen=True)
 class Fact:
-    """What a page may say, and how one asks for it; see the module's docstring."""
+    """What a page may say, and how one asks for it; see the module's docstring. ``line``: its number in the file."""
 
     name: str
+    line: int
     shows: list[str] = field(default_factory=list)
     asks: list[str] = field(default_factory=list)
     says: list[str] = field(default_factory=list)
@@ -150,9 +152,11 @@ class Page:
     Attributes:
         lists: the values of its file's slots.
         shared: slots with one value on the whole page.
+        line: its number in the file.
     """
 
     name: str
+    line: int
     lists: Mapping[str, Sequence[str]]
     shared: list[str] = field(default_factory=list)
     facts: list[Fact] = field(default_factory=list)
@@ -169,47 +173,91 @@ def read_pages(text: str, origin: str) -> list[Page]:
     """The pages of a grammar. Raises ValueError that names the line of ``origin`` which cannot be read."""
     pages: list[Page] = []
     lists: dict[str, list[str]] = {}
+    lines_of_lists: dict[str, int] = {}
     wanted: list[str] | None = None
-    for number, raw in enumerate(text.splitlines(), 1):
-        line = raw.strip()
+
+    def read_line(line: str, number: int) -> None:
+        nonlocal wanted
         mark, _, rest = line.partition(" ")
         rest = rest.strip()
-        if not line or line.startswith("#"):
-            continue
         if mark in (">", "?", "!", "~"):
             if not pages or not pages[-1].facts:
-                raise ValueError(f"{origin}:{number}: '{line}' belongs to no fact.")
-            fact, page = pages[-1].facts[-1], pages[-1]
+                raise ValueError(f"'{line}' belongs to no fact")
+            _check_text(mark, rest, pages[-1].lists)
+            fact = pages[-1].facts[-1]
             {">": fact.shows, "?": fact.asks, "!": fact.says, "~": fact.lacks}[mark].append(rest)
-            for slot in _SLOT.findall(rest):
-                if not _is_slot(slot, page.lists):
-                    raise ValueError(f"{origin}:{number}: there is no slot {{{slot}}}.")
         elif wanted is not None and ";" in line:
-            wanted += [value.strip() for value in line.split(";") if value.strip()]
+            wanted += _read_values(line)
+        elif mark in ("list", "page", "fact", "with") and not rest:
+            raise ValueError(f"'{mark}' has no name")
         elif mark == "list":
             wanted = lists.setdefault(rest, [])
+            lines_of_lists.setdefault(rest, number)
         elif mark == "page":
-            pages.append(Page(rest, lists))
+            pages.append(Page(rest, number, lists))
             wanted = None
         elif mark == "with" and pages and not pages[-1].facts:
             pages[-1].shared.extend(rest.replace(",", " ").split())
+            _check_text(mark, "".join(f"{{{slot}}}" for slot in pages[-1].shared), lists)
         elif mark == "fact" and pages:
-            pages[-1].facts.append(Fact(rest))
+            pages[-1].facts.append(Fact(rest, number))
+            wanted = None
         elif wanted is not None:
-            wanted.append(line)
+            wanted += _read_values(line)
         else:
-            raise ValueError(f"{origin}:{number}: '{line}' is none of list, page, with, fact, >, ?, ! and ~.")
+            raise ValueError(f"'{line}' is none of list, page, with, fact, >, ?, ! and ~")
+
+    for number, raw in enumerate(text.splitlines(), 1):
+        if (line := raw.strip()) and not line.startswith("#"):
+            try:
+                read_line(line, number)
+            except ValueError as error:
+                raise ValueError(f"{origin}:{number}: {error}.") from None
+    if not pages:
+        raise ValueError(f"{origin} has no page.")
+    for name, values in lists.items():
+        if not values:
+            raise ValueError(f"{origin}:{lines_of_lists[name]}: the list '{name}' is empty.")
     for page in pages:
+        if not page.facts:
+            raise ValueError(f"{origin}:{page.line}: '{page.name}' has no fact.")
         for fact in page.facts:
+            where = f"{origin}:{fact.line}: '{fact.name}' of '{page.name}'"
             if not (fact.shows and fact.asks and fact.says):
-                raise ValueError(f"{origin}: '{fact.name}' of '{page.name}' needs at least one '>', '?' and '!'.")
+                raise ValueError(f"{where} needs at least one '>', '?' and '!'.")
             for told in (*fact.asks, *fact.says):
-                _check_slots(f"{origin}: '{fact.name}' of '{page.name}'", told, fact, page)
+                _check_slots(where, told, fact, page)
     return pages
 
 
+def _read_values(line: str) -> list[str]:
+    if "{" in line or "}" in line:
+        raise ValueError(f"'{line}' has braces, but a value of a list is shown as it is")
+    return [value.strip() for value in line.split(";") if value.strip()]
+
+
+def _check_text(mark: str, text: str, lists: Mapping[str, Sequence[str]]) -> None:
+    """Raises ValueError if a text, or one of the cells that ``>`` shows, is empty, or if it has what is no slot."""
+    if not all(cell.strip() for cell in (_CELL_END.split(f" {text} ") if mark == ">" else [text])):
+        raise ValueError(f"'{mark} {text}' has an empty {'cell' if text else 'text'}")
+    for slot in _SLOT.findall(text):
+        if not _is_slot(slot, lists):
+            raise ValueError(f"there is no slot {{{slot}}}")
+    check_braces(text)
+
+
+def check_braces(text: str) -> None:
+    """Raises ValueError if a text has a brace that belongs to no slot."""
+    rest = _SLOT.sub("", text)
+    if "{" in rest or "}" in rest:
+        raise ValueError(f"'{text}' has a brace that belongs to no slot")
+
+
 def _is_slot(slot: str, lists: Mapping[str, Sequence[str]]) -> bool:
-    return slot.rstrip("0123456789") in {*lists, *SLOTS} or slot in lists or _RANGE.fullmatch(slot) is not None
+    if slot.rstrip("0123456789") in {*lists, *SLOTS} or slot in lists:
+        return True
+    match = _RANGE.fullmatch(slot)
+    return match is not None and int(match[1]) <= int(match[2])
 
 
 def _check_slots(where: str, told: str, fact: Fact, page: Page) -> None:

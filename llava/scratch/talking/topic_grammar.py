@@ -23,6 +23,7 @@ A file's grammar, line by line ("#" begins a comment)::
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -31,7 +32,7 @@ from llava.model.lexical.description import Bar, ChartLine, ChartTable, describe
 from llava.model.lexical.row_tables import find_extremes
 from llava.scratch.talking.chart_records import describe_with
 from llava.scratch.talking.drawn_values import CITIES, FIRST_NAMES, MONTHS, draw_person
-from llava.scratch.talking.page_grammar import as_asked, fill, read_folder
+from llava.scratch.talking.page_grammar import as_asked, check_braces, fill, read_folder
 from llava.scratch.talking.seen_records import Record, ask_for_option, ask_unknown, pick, place_row
 from llava.synth.scene import SCENE_COLORS
 
@@ -40,7 +41,13 @@ _WEEKDAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
 _SHORT_DAYS = "Mon Tue Wed Thu Fri Sat Sun".split()
 _TIMES = ("months", "years", "weekdays")
 NAMES = (*_TIMES, "cities", "people")
-KINDS = ("", ">", "<", "=", "+", "-", "s", "s>", "s<", "count")
+# The slots that the questions of each kind have, and those that their answers have.
+_ASKED = {"": "key", ">": "", "<": "", "=": "value", "+": "key other", "-": "key other", "s": "key series", "s>": "key",
+          "s<": "key", "count": ""}  # fmt: skip
+_SAID = {"": "key value", ">": "key value", "<": "key value", "=": "key value", "+": "key other value other_value",
+         "-": "key other value other_value", "s": "key series value", "s>": "key series value",
+         "s<": "key series value", "count": "count"}  # fmt: skip
+KINDS = tuple(_ASKED)
 # A pie in percent does not tell what is counted: answers tell of shares.
 _OF_SHARES = {
     "": ["The share of {key} is {value}.", "{key} has a share of {value}."],
@@ -48,6 +55,8 @@ _OF_SHARES = {
     "<": ["{key} is the smallest part, {value}.", "The smallest part is {key}."],
 }
 _TABLE_TOPICS_SHARE, _MOST_BARS, _MOST_GROUPED = 0.45, 9, 12
+_CHARTS, _MOST_STEPS = ("bar", "pie", "line"), 1e9
+_SLOT = re.compile(r"\{([^{}]+)\}")
 
 
 @dataclass
@@ -58,9 +67,11 @@ class Measure:
         asks, says: questions and answers by their kind, one of ``KINDS``.
         low, high, digits: the range of its numbers, and how many decimals they have.
         values: its words; empty for numbers.
+        line: its number in the file.
     """
 
     name: str
+    line: int
     heads: list[str] = field(default_factory=list)
     low: float = 0.0
     high: float = 0.0
@@ -85,9 +96,10 @@ class Measure:
 
 @dataclass
 class Topic:
-    """What is compared; see the module's docstring."""
+    """What is compared; see the module's docstring. ``line``: its number in the file."""
 
     name: str
+    line: int
     key: str = ""
     keys: str = ""
     names: list[str] = field(default_factory=list)
@@ -133,40 +145,72 @@ def read_topics(text: str, origin: str) -> list[Topic]:
         if not line or line.startswith("#"):
             continue
         try:
-            if line.startswith("topic "):
-                topics.append(Topic(line.removeprefix("topic ").strip()))
-            elif line.startswith("measure "):
-                topics[-1].measures.append(Measure(line.removeprefix("measure ").strip()))
-            elif line[:2] in ("? ", "! "):
-                _add_turn(topics[-1], line)
-            else:
-                _set(topics[-1], *map(str.strip, line.split(":", 1)))
-        except (ValueError, IndexError, TypeError, KeyError) as error:
+            _read_line(topics, line, number)
+        except ValueError as error:
             raise ValueError(f"{origin}:{number}: '{line}' cannot be read: {error}.") from error
+    if not topics:
+        raise ValueError(f"{origin} has no topic.")
     for topic in topics:
         for measure in topic.measures:
+            where = f"{origin}:{measure.line}: '{measure.name}' of '{topic.name}'"
             for kind in measure.asks:
                 if not measure.says.get(kind):
-                    raise ValueError(f"{origin}: '{measure.name}' of '{topic.name}' has no answer '! {kind}'.")
+                    raise ValueError(f"{where} has no answer '! {kind}'.")
             if not (measure.heads and measure.asks.get("") and (measure.values or measure.high > measure.low)):
-                raise ValueError(f"{origin}: '{measure.name}' of '{topic.name}' lacks a head, values or a question.")
+                raise ValueError(f"{where} lacks a head, values or a question.")
+            if measure.values and (measure.charts or measure.high > measure.low):
+                raise ValueError(f"{where} has words as its values, so it has no range and no chart.")
+            if "pie" in measure.charts and measure.low < 0:
+                raise ValueError(f"{where} may be negative, which no part of a pie is.")
+        where = f"{origin}:{topic.line}: '{topic.name}'"
         if not (topic.key and topic.names and topic.measures):
-            raise ValueError(f"{origin}: '{topic.name}' lacks a key, names or a measure.")
+            raise ValueError(f"{where} lacks a key, names or a measure.")
+        if len(set(topic.names)) < len(topic.names) or (len(topic.names) < 2 and topic.names[0] not in NAMES):
+            raise ValueError(f"{where} needs two names or more, all different, or one of {', '.join(NAMES)}.")
+        if topic.series and len(set(topic.series)) < max(2, len(topic.series)):
+            raise ValueError(f"{where} needs two series or more, all different, or none.")
+        if bool(topic.asks) != bool(topic.says):
+            raise ValueError(f"{where} has 'count' only as a question, or only as an answer.")
     return topics
 
 
-def _add_turn(topic: Topic, line: str) -> None:
-    mark, rest = line[0], line[2:].strip()
+def _read_line(topics: list[Topic], line: str, number: int) -> None:
+    mark, _, rest = line.partition(" ")
+    if mark == "topic":
+        topics.append(Topic(_named(rest), number))
+    elif not topics:
+        raise ValueError("it stands before any topic")
+    elif mark == "measure":
+        topics[-1].measures.append(Measure(_named(rest), number))
+    elif mark in ("?", "!"):
+        _add_turn(topics[-1], mark, rest.strip())
+    elif ":" in line:
+        _set(topics[-1], *map(str.strip, line.split(":", 1)))
+    else:
+        raise ValueError("it is none of topic, measure, ?, ! and 'name: values'")
+
+
+def _named(name: str) -> str:
+    if not name.strip():
+        raise ValueError("it has no name")
+    return name.strip()
+
+
+def _add_turn(topic: Topic, mark: str, rest: str) -> None:
     first, _, after = rest.partition(" ")
     kind, said = (first, after.strip()) if first in KINDS else ("", rest)
+    if not said:
+        raise ValueError("it has no text")
     if kind == "count":
         (topic.asks if mark == "?" else topic.says).append(said)
+    elif not topic.measures:
+        raise ValueError("it stands before any measure")
     else:
         measure = topic.measures[-1]
         (measure.asks if mark == "?" else measure.says).setdefault(kind, []).append(said)
-    known = {"key", "other", "value", "other_value", "series", "count"}
-    for slot in {part.split("}")[0] for part in said.split("{")[1:]} - known:
-        raise ValueError(f"there is no slot {{{slot}}}")
+    for slot in set(_SLOT.findall(said)) - set((_ASKED if mark == "?" else _SAID)[kind].split()):
+        raise ValueError(f"there is no slot {{{slot}}} in {'a question' if mark == '?' else 'an answer'} '{kind}'")
+    check_braces(said)
 
 
 def _set(topic: Topic, name: str, value: str) -> None:
@@ -174,22 +218,35 @@ def _set(topic: Topic, name: str, value: str) -> None:
     if topic.measures:
         measure = topic.measures[-1]
         if name == "range":
-            low, high = value.lstrip("-").split("-", 1)
-            measure.low, measure.high = float(low) * (-1 if value.startswith("-") else 1), float(high)
-            measure.digits = max(len(end.partition(".")[2]) for end in (low, high))
-            return
-        if name == "unit":
+            _set_range(measure, value)
+        elif name == "unit":
             measure.unit = value
-            return
-        {"head": measure.heads, "values": measure.values}.get(name, []).extend(values)
-        if name == "chart":
+        elif name == "chart":
             measure.charts.extend(value.replace(",", " ").split())
-        elif name not in ("head", "values"):
+            if unknown := set(measure.charts) - set(_CHARTS):
+                raise ValueError(f"'{min(unknown)}' is none of {', '.join(_CHARTS)}")
+        elif name in ("head", "values"):
+            (measure.heads if name == "head" else measure.values).extend(values)
+        else:
             raise ValueError(f"'{name}' is no part of a measure")
     elif name == "key":
+        if len(values) != 2:
+            raise ValueError("a key is a name for one and a name for several")
         topic.key, topic.keys = values
-    else:
+    elif name in ("names", "title", "series"):
         {"names": topic.names, "title": topic.titles, "series": topic.series}[name].extend(values)
+    else:
+        raise ValueError(f"'{name}' is no part of a topic")
+
+
+def _set_range(measure: Measure, value: str) -> None:
+    low, dash, high = value.removeprefix("-").partition("-")
+    if not dash:
+        raise ValueError("a range is two numbers, as 2-20 or -5-30")
+    measure.low, measure.high = float(low) * (-1 if value.startswith("-") else 1), float(high)
+    measure.digits = max(len(end.partition(".")[2]) for end in (low, high))
+    if not 0 < (measure.high - measure.low) * 10.0**measure.digits < _MOST_STEPS:
+        raise ValueError("a range goes from a number to a larger one, with up to a billion numbers between them")
 
 
 @lru_cache(maxsize=1)
