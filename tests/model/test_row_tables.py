@@ -75,6 +75,18 @@ def test_a_sign_counts_before_and_after_a_currency() -> None:
     assert str(found) == "Highest Change: Wed $5; lowest: Mon $-30; in order: 1. Wed, 2. Tue, 3. Mon."
 
 
+def test_amounts_in_several_units_are_not_compared() -> None:
+    weights = ["5 kg", "300 g", "1 t"]
+    rows = [
+        ["Name", "City", "Weight"],
+        *([name, "Ulm", weight] for name, weight in zip(("Dog", "Ant", "Cow"), weights, strict=True)),
+    ]
+    assert find_extremes(rows) == []
+    rows[2][2] = "3 kq"  # as a reader may read it
+    rows[3][2] = "12 kg"
+    assert str(find_extremes(rows)[0]).startswith("Highest Weight: Cow 12 kg; lowest: Ant 3 kq")
+
+
 def test_prices_of_a_list_are_compared_without_its_sums() -> None:
     rows = [["The Inn"], ["Soup ....", "5.80"], ["Trout . . .", "15.80"], ["2 x Tea 2.40"], ["Total", "24.00"]]
     told = "Highest price: Trout 15.80; lowest: Tea 2.40; in order: 1. Trout, 2. Soup, 3. Tea."

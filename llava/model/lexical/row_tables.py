@@ -21,6 +21,8 @@ _LEAST_RANKED, _MOST_RANKED = 3, 9
 _MOST_CHARACTERS = 80
 
 _AMOUNT = re.compile(r"[-+$€£¥]{0,2} ?(\d{1,3}(?:[,' ]\d{3})+|\d+)([.,]\d+)? ?(?:[$€£¥%°]|°[CF]|[a-zA-Z]{1,3})?")
+# Of amounts in several of these, the larger number is not the larger amount.
+_UNITS = frozenset("mg g kg t oz lb mm cm m km ml cl l ms s min h B kB KB MB GB TB W kW MW".split())
 _PRICE_AT_END = re.compile(r"(?:\d+ ?x )?(.*?)[ .:]*([$€£¥]? ?\d{1,4}[.,]\d{1,2} ?[$€£¥]?)")
 # Amounts beside these are no prices of items.
 _SUMS = re.compile(
@@ -166,10 +168,11 @@ def _compare_columns(head: Sequence[str], rows: Sequence[dict[int, str]]) -> lis
 
 
 def _compare(what: str, names: Sequence[str], amounts: Sequence[str]) -> list[Extremes]:
-    """One, or none where all are equal or an amount cannot be read."""
+    """One, or none where all are equal, an amount cannot be read or they are in several units."""
     sizes = [_read_amount(amount) for amount in amounts]
     known = [size for size in sizes if size is not None]
-    if len(known) < len(sizes) or len(set(known)) < 2:
+    units = {amount.lstrip("-+0123456789.,' ") for amount in amounts} & _UNITS
+    if len(known) < len(sizes) or len(set(known)) < 2 or len(units) > 1:
         return []
     most, least = (known.index(find(known)) for find in (max, min))
     order = list_order(names, known)
