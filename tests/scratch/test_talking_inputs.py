@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import signal
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,15 @@ from llava.model.lexical.lexical_projector import LexicalProjector
 from llava.scratch.talking import adapter_training, bundle, prepare, thing_facts
 from llava.scratch.talking.adapter_batches import StepBatches, collate
 from llava.scratch.talking.adapter_samples import KINDS, SampleSource
-from llava.scratch.talking.adapter_training import CHECKPOINT, AdapterTraining, Course, Peers, Schedule, loss_of
+from llava.scratch.talking.adapter_training import (
+    CHECKPOINT,
+    AdapterTraining,
+    Course,
+    Peers,
+    Schedule,
+    loss_of,
+    stopping_by_signals,
+)
 from llava.scratch.talking.held_out_loss import HeldOut
 from llava.scratch.talking.small_llama import Adapter
 from llava.scratch.talking.thing_facts import keep_fact
@@ -202,6 +211,27 @@ def test_a_stopped_training_is_saved_and_continues_with_the_same_numbers(inputs:
     assert [step for step, _ in read_log(tmp_path / "whole")] == [0, 1, 2]
     assert read_log(tmp_path / "whole") == read_log(tmp_path / "minutes")
     assert read_log(tmp_path / "whole")[:1] == read_log(tmp_path / "stopped")
+
+
+@pytest.mark.parametrize(("is_passed_on", "left"), [(True, []), (False, [signal.SIGTERM])])
+def test_the_second_signal_ends_at_once_except_under_torchrun_which_sends_it_itself(
+    is_passed_on: bool, left: list[int], inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    monkeypatch.setattr(torch.distributed, "is_torchelastic_launched", lambda: is_passed_on)
+    before = signal.signal(signal.SIGTERM, lambda number, _: seen.append(number))
+    try:
+        training = make_training(inputs, tmp_path)
+        with stopping_by_signals(training):
+            for _ in range(2):
+                signal.raise_signal(signal.SIGTERM)
+            assert seen == left
+            training.run()
+        signal.raise_signal(signal.SIGTERM)
+        assert seen == [*left, signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert torch.load(tmp_path / CHECKPOINT, weights_only=True)["step"] == 1
 
 
 class Threads(Peers):

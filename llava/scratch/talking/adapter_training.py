@@ -291,11 +291,16 @@ def _to_cpu(value: Any) -> Any:
 
 @contextlib.contextmanager
 def stopping_by_signals(training: AdapterTraining) -> Iterator[None]:
-    """Makes the first Ctrl-C or SIGTERM end the training in order, and the second one at once."""
+    """Makes the first Ctrl-C or SIGTERM end the training in order, and the second one at once.
+
+    Under torchrun, which passes on a signal that every process may have got already, further ones do nothing: half a
+    minute later it kills what has not ended.
+    """
+    is_passed_on = torch.distributed.is_torchelastic_launched()
 
     def stop(number: int, _: FrameType | None) -> None:
         training.stop()
-        signal.signal(number, before[signal.Signals(number)])
+        signal.signal(number, signal.SIG_IGN if is_passed_on else before[signal.Signals(number)])
         print("The training ends after this step.", flush=True)
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -327,9 +332,9 @@ def train(arguments: argparse.Namespace, files: TrainingFiles) -> None:
     training = AdapterTraining(model, adapter, projector, source.draw, schedule, arguments.output, course)
     with stopping_by_signals(training):
         training.run()
-    if not Peers().is_first:
-        return
-    training.draw_curve()
+        if not Peers().is_first:
+            return
+        training.draw_curve()
     print(f"{training.step} of {schedule.steps} steps are done: {arguments.output / CHECKPOINT}")
 
 
