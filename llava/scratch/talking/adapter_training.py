@@ -125,6 +125,12 @@ class Peers:
     def __init__(self) -> None:
         is_one = not torch.distributed.is_initialized()
         self.rank, self.count = (0, 1) if is_one else (torch.distributed.get_rank(), torch.distributed.get_world_size())
+        self.parent = os.getppid()
+
+    @property
+    def are_orphans(self) -> bool:
+        """Whether ``torchrun`` was killed, after which a new one would train in the same folder beside these."""
+        return self.count > 1 and os.getppid() != self.parent
 
     @property
     def is_first(self) -> bool:
@@ -196,7 +202,7 @@ class AdapterTraining:
         for batch in self._batches.read(range(self.step, end), self._course.workers, pinned=pinned):
             line = self._take_step(batch.to(self.model.device))
             line["seconds"] = round(time.perf_counter() - began, 2)
-            wants_end = self._is_stopped or time.monotonic() > ends_at
+            wants_end = self._is_stopped or self._peers.are_orphans or time.monotonic() > ends_at
             is_last = self.step == end or self._peers.sum(torch.tensor(float(wants_end))).item() > 0
             if not self._peers.is_first:
                 if is_last:
