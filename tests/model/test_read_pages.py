@@ -11,6 +11,7 @@ from llava.model.lexical.description import describe, join_rows
 from llava.model.lexical.flat_fills import find_fills
 from llava.model.lexical.missed_cells import find_missed_cells
 from llava.model.lexical.scene_text import read_scene
+from llava.model.lexical.turned_words import TurnedWord, read_words
 from tests.model.seen_lines import Line
 
 Color = tuple[int, int, int]
@@ -153,6 +154,21 @@ def test_a_second_reading_counts_only_where_it_holds_the_first() -> None:
     rest = pen.textbbox((100 + pen.textlength("T", font=font), 70), "rout", font=font)
     scene = read_scene(to_canvas(image), [Line("rout", rest)], [], lambda strip: [Line("Tram", (5, 5, 60, 20))])
     assert [line.text for line in scene.lines] == ["rout"]
+
+
+def test_a_word_of_half_an_image_is_not_read_again_among_many_small_ones() -> None:
+    canvas = torch.full((3, 1152, 1536), 255, dtype=torch.uint8)
+    small = [TurnedWord(np.array([[20.0, 45 * y], [80.0, 45 * y + 16]]), 0.0, 4.0) for y in range(20)]
+    huge = TurnedWord(np.array([[120.0, 100.0], [1500.0, 900.0]]), 0.0, 2.0)
+    pages: list[torch.Tensor] = []
+
+    def look(page: torch.Tensor) -> list[Line]:
+        pages.append(page)
+        return [Line("tea", (5, 5, 60, 20))]
+
+    assert read_words(canvas, np.full(3, 255.0), small, 18.0, look) == ["tea", *[""] * 19]
+    assert read_words(canvas, np.full(3, 255.0), [huge, *small], 18.0, look) == [""] * 21
+    assert len(pages) == 1
 
 
 def test_texts_that_are_mostly_marks_are_left_out() -> None:

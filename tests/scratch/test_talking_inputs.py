@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
 import random
+import signal
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +24,15 @@ from llava.model.lexical.lexical_projector import LexicalProjector
 from llava.scratch.talking import adapter_training, bundle, prepare, thing_facts
 from llava.scratch.talking.adapter_batches import StepBatches, collate
 from llava.scratch.talking.adapter_samples import KINDS, SampleSource
-from llava.scratch.talking.adapter_training import CHECKPOINT, AdapterTraining, Course, Peers, Schedule, loss_of
+from llava.scratch.talking.adapter_training import (
+    CHECKPOINT,
+    AdapterTraining,
+    Course,
+    Peers,
+    Schedule,
+    loss_of,
+    stopping_by_signals,
+)
 from llava.scratch.talking.held_out_loss import HeldOut
 from llava.scratch.talking.small_llama import Adapter
 from llava.scratch.talking.thing_facts import keep_fact
@@ -175,6 +186,18 @@ def test_workers_draw_the_same_batches(inputs: Inputs) -> None:
     assert not torch.equal(here[0].looks_XD, here[1].looks_XD)
 
 
+def test_workers_outlive_signals_and_end_with_what_reads_them(inputs: Inputs) -> None:
+    read = StepBatches(make_source(inputs).draw, 7, 2).read(range(1, 5), 1)
+    first = next(read)
+    (worker,) = multiprocessing.active_children()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        os.kill(worker.pid or 0, number)
+    assert [first.num_tokens > 0, *(batch.num_tokens > 0 for batch in read)] == [True] * 4
+    del read
+    worker.join(timeout=30)
+    assert worker.exitcode == 0
+
+
 def test_bfloat16_changes_the_loss_by_its_rounding_alone(inputs: Inputs) -> None:
     model, projector = inputs.files.read_model(), LexicalProjector(SimpleNamespace(hidden_size=64)).eval()
     adapter = Adapter(model.weights, model.sizes, 2, 2)
@@ -204,6 +227,27 @@ def test_a_stopped_training_is_saved_and_continues_with_the_same_numbers(inputs:
     assert read_log(tmp_path / "whole")[:1] == read_log(tmp_path / "stopped")
 
 
+@pytest.mark.parametrize(("is_passed_on", "left"), [(True, []), (False, [signal.SIGTERM])])
+def test_the_second_signal_ends_at_once_except_under_torchrun_which_sends_it_itself(
+    is_passed_on: bool, left: list[int], inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    monkeypatch.setattr(torch.distributed, "is_torchelastic_launched", lambda: is_passed_on)
+    before = signal.signal(signal.SIGTERM, lambda number, _: seen.append(number))
+    try:
+        training = make_training(inputs, tmp_path)
+        with stopping_by_signals(training):
+            for _ in range(2):
+                signal.raise_signal(signal.SIGTERM)
+            assert seen == left
+            training.run()
+        signal.raise_signal(signal.SIGTERM)
+        assert seen == [*left, signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert torch.load(tmp_path / CHECKPOINT, weights_only=True)["step"] == 1
+
+
 class Threads(Peers):
     """One of two threads in place of processes."""
 
@@ -211,7 +255,7 @@ class Threads(Peers):
     given: ClassVar[dict[int, torch.Tensor]] = {}
 
     def __init__(self, rank: int) -> None:
-        self.rank, self.count = rank, 2
+        self.rank, self.count, self.parent = rank, 2, os.getppid()
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         self.given[self.rank] = values
@@ -238,6 +282,15 @@ def test_two_processes_share_each_batch_and_learn_what_one_does(inputs: Inputs, 
         first, second = (training.adapter.state_dict()[name] for training in both)
         assert torch.equal(first, second)
         torch.testing.assert_close(first, value, rtol=1e-3, atol=1e-4)
+
+
+def test_processes_whose_torchrun_was_killed_end_and_save(inputs: Inputs, tmp_path: Path) -> None:
+    both = [make_training(inputs, tmp_path, batch_size=2, peers=Threads(rank)) for rank in (0, 1)]
+    both[1]._peers.parent = -1
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(AdapterTraining.run, both))
+    assert [training.step for training in both] == [1, 1]
+    assert torch.load(tmp_path / CHECKPOINT, weights_only=True)["step"] == 1
 
 
 def test_a_batch_has_a_sample_for_each_process(inputs: Inputs, tmp_path: Path) -> None:

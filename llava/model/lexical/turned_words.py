@@ -27,6 +27,9 @@ _LONG, _LEAST_ANGLE = 1.7, 20.0
 _MOST_LABELS = 40
 # Text below a plot has at most so many runs of pixels; a texture has more.
 _MOST_RUNS = 15_000
+# Words are not read together on a page of more pixels than this, as one of half an image beside many small ones makes:
+# it takes gigabytes, and the reader would look at a quarter of its pixels.
+_MAX_PAGE_PIXELS = 12_000_000
 
 
 class SeenText(NamedTuple):
@@ -161,7 +164,10 @@ def _find_slanted(
 def read_words(
     canvas: Tensor, page: npt.NDArray[np.float64], words: Sequence[TurnedWord], size: float, read: Read
 ) -> list[str]:
-    """What each word says: all are turned level and read as the lines of one page of a colour [3], 0 to 255."""
+    """What each word says: all are turned level and read as the lines of one page of a colour [3], 0 to 255.
+
+    Nothing, if the page would be too large.
+    """
     scale = float(np.clip(_READ_PX / size, 1.0, _MOST_SCALE))
     page_colour = torch.from_numpy(page).float()
     margin = 0.4 * size
@@ -186,6 +192,8 @@ def read_words(
         grid = torch.from_numpy((2 * places + 1) / (crop.shape[2], crop.shape[1]) - 1).float()
         strips.append(F.grid_sample(crop[None], grid[None], mode="bicubic", align_corners=False)[0])
     height, width = max(s.shape[1] for s in strips), max(s.shape[2] for s in strips)
+    if len(words) * height * width > _MAX_PAGE_PIXELS:
+        return [""] * len(words)
     strips = [F.pad(s, (0, width - s.shape[2], 0, height - s.shape[1])) for s in strips]
     sheet = torch.cat(strips, 1) + page_colour[:, None, None]
     found: list[list[Any]] = [[] for _ in words]

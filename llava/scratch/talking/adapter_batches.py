@@ -106,6 +106,8 @@ class StepBatches(Dataset[Batch]):
 
 
 def _leave_interrupts(_: int) -> None:
-    """Lets the training itself end by Ctrl-C, which every process of a terminal's group gets."""
+    """Lets the training itself end by Ctrl-C or SIGTERM, which every process of a group may get: without its workers it
+    could not finish its step. They end when it says so, or when it is gone.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

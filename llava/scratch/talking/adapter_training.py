@@ -125,6 +125,12 @@ class Peers:
     def __init__(self) -> None:
         is_one = not torch.distributed.is_initialized()
         self.rank, self.count = (0, 1) if is_one else (torch.distributed.get_rank(), torch.distributed.get_world_size())
+        self.parent = os.getppid()
+
+    @property
+    def are_orphans(self) -> bool:
+        """Whether ``torchrun`` was killed, after which a new one would train in the same folder beside these."""
+        return self.count > 1 and os.getppid() != self.parent
 
     @property
     def is_first(self) -> bool:
@@ -196,7 +202,7 @@ class AdapterTraining:
         for batch in self._batches.read(range(self.step, end), self._course.workers, pinned=pinned):
             line = self._take_step(batch.to(self.model.device))
             line["seconds"] = round(time.perf_counter() - began, 2)
-            wants_end = self._is_stopped or time.monotonic() > ends_at
+            wants_end = self._is_stopped or self._peers.are_orphans or time.monotonic() > ends_at
             is_last = self.step == end or self._peers.sum(torch.tensor(float(wants_end))).item() > 0
             if not self._peers.is_first:
                 if is_last:
@@ -291,11 +297,16 @@ def _to_cpu(value: Any) -> Any:
 
 @contextlib.contextmanager
 def stopping_by_signals(training: AdapterTraining) -> Iterator[None]:
-    """Makes the first Ctrl-C or SIGTERM end the training in order, and the second one at once."""
+    """Makes the first Ctrl-C or SIGTERM end the training in order, and the second one at once.
+
+    Under torchrun, which passes on a signal that every process may have got already, further ones do nothing: half a
+    minute later it kills what has not ended.
+    """
+    is_passed_on = torch.distributed.is_torchelastic_launched()
 
     def stop(number: int, _: FrameType | None) -> None:
         training.stop()
-        signal.signal(number, before[signal.Signals(number)])
+        signal.signal(number, signal.SIG_IGN if is_passed_on else before[signal.Signals(number)])
         print("The training ends after this step.", flush=True)
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -327,9 +338,9 @@ def train(arguments: argparse.Namespace, files: TrainingFiles) -> None:
     training = AdapterTraining(model, adapter, projector, source.draw, schedule, arguments.output, course)
     with stopping_by_signals(training):
         training.run()
-    if not Peers().is_first:
-        return
-    training.draw_curve()
+        if not Peers().is_first:
+            return
+        training.draw_curve()
     print(f"{training.step} of {schedule.steps} steps are done: {arguments.output / CHECKPOINT}")
 
 
