@@ -43,7 +43,7 @@ CHECKPOINT, LOG, HELD_OUT = "checkpoint.pt", "log.jsonl", "held_out.jsonl"
 _PROJECTOR_RATE = 0.3
 _WARM_UP_STEPS, _LAST_RATE = 10, 0.05
 # An answer's first token says yes or no, or which letter; the others mostly follow from it.
-_FIRST_WEIGHT = 2.0
+_FIRST_WEIGHT = 4.0
 _SAVE_STEPS, _SAVE_S = 20, 60
 
 

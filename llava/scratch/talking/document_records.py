@@ -302,21 +302,21 @@ def draw_notice_record(rng: random.Random) -> Record:
 
 
 MAKERS: dict[str, tuple[float, Callable[[random.Random], Record]]] = {
-    "shapes": (0.3, draw_shapes_record),
-    "comparisons": (0.2, draw_comparison_record),
-    "signs": (0.22, draw_sign_record),
-    "lines": (0.12, draw_lines_record),
+    "shapes": (0.12, draw_shapes_record),
+    "comparisons": (0.1, draw_comparison_record),
+    "signs": (0.09, draw_sign_record),
+    "lines": (0.05, draw_lines_record),
     "form": (0.05, draw_form_record),
     "receipt": (0.06, draw_receipt_record),
-    "table": (0.06, draw_table_record),
+    "table": (0.04, draw_table_record),
     "notice": (0.03, draw_notice_record),
-    "card": (0.04, draw_card_record),
-    "window": (0.04, draw_window_record),
-    "menu": (0.05, draw_menu_record),
-    "chart": (0.1, draw_chart_record),
-    "line chart": (0.06, draw_line_chart_record),
-    "page": (0.6, draw_page_record),
-    "topic": (0.3, draw_topic_record),
+    "card": (0.03, draw_card_record),
+    "window": (0.03, draw_window_record),
+    "menu": (0.03, draw_menu_record),
+    "chart": (0.05, draw_chart_record),
+    "line chart": (0.04, draw_line_chart_record),
+    "page": (1.0, draw_page_record),
+    "topic": (0.4, draw_topic_record),
 }
 
 

@@ -112,7 +112,7 @@ _SLOT = re.compile(r"\{([^{}]+)\}")
 _RANGE = re.compile(r"(-?\d+)-(\d+)(?:#\d+)?")
 _CELL_END = re.compile(r" \| | // ")
 # Of the facts of a page, one of these numbers is shown beside its title, and so many that are not are asked for.
-_NUMS_SHOWN, _MOST_ABSENT = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12), 3
+_NUMS_SHOWN, _MOST_ABSENT = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12), 2
 # This share of the pages is in capitals, on a coloured ground, with its facts in another order, without a title.
 _CAPITALS_SHARE, _COLOURED_SHARE, _SHUFFLED_SHARE, _UNTITLED_SHARE = 0.12, 0.25, 0.3, 0.06
 # Faults of the reader: a word that lost a letter, a gap that ends no cell, a row of ornaments that are read as letters.
@@ -366,9 +366,9 @@ def make_record(rng: random.Random, page: Page, *, has_faults: bool = True) -> R
         if lacks:
             values = _Values(rng, page.lists, shared)
             record.ask(fill(rng.choice(fact.asks), values), fill(rng.choice(lacks), values))
-    if rng.random() < (0.5 if len(names) < 3 else 0.2):
+    if rng.random() < 0.25:
         record.ask(*ask_for_text(rng, [row for text in texts for row in text.split(" // ")]))
-    ask_unknown(rng, record, rate=0.2)
+    ask_unknown(rng, record, rate=0.12)
     return record.shorten(rng)
 
 

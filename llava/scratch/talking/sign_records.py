@@ -34,12 +34,12 @@ _ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", 
 
 
 def draw_sign_record(rng: random.Random) -> Record:
-    """One line of plain text, a sign of one to three lines, or two to four signs, buttons or labels of one line each."""
+    """One line of plain text, a sign of one or two lines, or two to four signs, buttons or labels of one line each."""
     if rng.random() < _PLAIN_SHARE:
         return _draw_plain_record(rng)
     count = rng.choice((1, 1, 1, 2, 2, 3, 4))
     noun = rng.choice(("sign", "sign", "button", "label") if count > 1 else ("sign", "sign", "label", "poster"))
-    texts = draw_texts(rng, count if count > 1 else rng.choice((1, 1, 2, 2, 3)))
+    texts = draw_texts(rng, count if count > 1 else rng.choice((1, 1, 1, 2)))
     grounds = rng.sample(PLATES, count)
     inks = [rng.choice(("black", "black", "blue", "red")) if on in LIGHT_PLATES else "white" for on in grounds]
     lines = []
