@@ -345,8 +345,8 @@ def make_record(rng: random.Random, page: Page, *, has_faults: bool = True) -> R
     for name in names:
         fact = rng.choice(by_name[name])
         values = _Values(rng, page.lists, shared)
-        shown = rng.choice(fact.shows)
-        written = fill(_blur(rng, shown) if has_faults else shown, values)
+        way = rng.choice(fact.shows)
+        written = fill(_blur(rng, way) if has_faults else way, values)
         told: Mapping[str, str] = values
         if are_capitals:
             written, told = written.upper(), {slot: value.upper() for slot, value in values.items()}
