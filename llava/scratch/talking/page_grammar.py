@@ -237,7 +237,7 @@ def _read_values(line: str) -> list[str]:
 
 
 def _check_text(mark: str, text: str, lists: Mapping[str, Sequence[str]]) -> None:
-    """Raises ValueError if a text, or one of the cells that ``>`` shows, is empty, or if it has what is no slot."""
+    """Raises ValueError for an empty text, or cell that ``>`` shows, and for braces that belong to no slot."""
     if not all(cell.strip() for cell in (_CELL_END.split(f" {text} ") if mark == ">" else [text])):
         raise ValueError(f"'{mark} {text}' has an empty {'cell' if text else 'text'}")
     for slot in _SLOT.findall(text):
@@ -345,8 +345,8 @@ def make_record(rng: random.Random, page: Page, *, has_faults: bool = True) -> R
     for name in names:
         fact = rng.choice(by_name[name])
         values = _Values(rng, page.lists, shared)
-        shown = rng.choice(fact.shows)
-        written = fill(_blur(rng, shown) if has_faults else shown, values)
+        way = rng.choice(fact.shows)
+        written = fill(_blur(rng, way) if has_faults else way, values)
         told: Mapping[str, str] = values
         if are_capitals:
             written, told = written.upper(), {slot: value.upper() for slot, value in values.items()}
