@@ -260,7 +260,7 @@ def test_fields_of_equal_length_and_crowds_of_bars_are_no_chart() -> None:
         ("milk", "", "8"),
         ("juice", "", "8"),
     ]
-    heights = [2 + i % 9 for i in range(MAX_BARS + 1)]
+    heights = [2.0 + i % 9 for i in range(MAX_BARS + 1)]
     assert read_chart(standing(heights), AXIS) is None
     assert read_chart(standing(heights[:-1]), AXIS) is not None
 

@@ -237,7 +237,7 @@ def _read_values(line: str) -> list[str]:
 
 
 def _check_text(mark: str, text: str, lists: Mapping[str, Sequence[str]]) -> None:
-    """Raises ValueError if a text, or one of the cells that ``>`` shows, is empty, or if it has what is no slot."""
+    """Raises ValueError for an empty text, or cell that ``>`` shows, and for braces that belong to no slot."""
     if not all(cell.strip() for cell in (_CELL_END.split(f" {text} ") if mark == ">" else [text])):
         raise ValueError(f"'{mark} {text}' has an empty {'cell' if text else 'text'}")
     for slot in _SLOT.findall(text):
