@@ -44,7 +44,7 @@ ASKS_FOR_DESCRIPTION = (
     "Tell me what you see.",
     "What is the main thing in the picture?",
     "What am I looking at?",
-    "What is on this picture? Answer in one sentence.",
+    "What is in this photo? Answer in one sentence.",
 )
 
 # Words of these questions that are no sign of an answer.
