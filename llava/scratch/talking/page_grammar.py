@@ -50,8 +50,8 @@ from llava.scratch.talking.seen_records import (
 from llava.synth import words
 
 TITLE = "title"
-_MONTHS = "January February March April May June July August September October November December".split()
-_WEEKDAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
+MONTH_NAMES = "January February March April May June July August September October November December".split()
+WEEKDAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
 _ANIMALS = (
     "cat dog parrot rabbit tortoise hamster horse goat sheep cow pig duck goose hen owl eagle swan heron fox wolf bear "
     "deer otter badger hedgehog squirrel mouse bat seal dolphin whale shark salmon trout frog newt lizard snake lion "
@@ -65,7 +65,7 @@ _JOBS = (
 
 def _draw_date(rng: random.Random) -> str:
     """A date in figures, or in words with or without its year."""
-    way, day, month = rng.random(), rng.randint(1, 30), rng.choice(_MONTHS)
+    way, day, month = rng.random(), rng.randint(1, 30), rng.choice(MONTH_NAMES)
     if way < 0.35:
         return words.draw_date(rng)
     year = f" {rng.randint(1995, 2035)}" if rng.random() < 0.4 else ""
@@ -95,8 +95,8 @@ SLOTS: dict[str, Callable[[random.Random], str]] = {
     "site": FIELDS["Website"],
     "time": draw_time,
     "date": _draw_date,
-    "weekday": lambda r: r.choice(_WEEKDAYS),
-    "month": lambda r: r.choice(_MONTHS),
+    "weekday": lambda r: r.choice(WEEKDAYS),
+    "month": lambda r: r.choice(MONTH_NAMES),
     "year": lambda r: str(r.randint(1950, 2040)),
     "price": _draw_price,
     "percent": lambda r: f"{r.randint(1, 99)}{r.choice(('%', ' %'))}",

@@ -24,20 +24,18 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from llava.model.lexical.description import Bar, ChartLine, ChartTable, describe
 from llava.model.lexical.row_tables import find_extremes
 from llava.scratch.talking.chart_records import describe_with
-from llava.scratch.talking.drawn_values import CITIES, FIRST_NAMES, MONTHS, draw_person
-from llava.scratch.talking.page_grammar import as_asked, check_braces, fill, read_folder
+from llava.scratch.talking.drawn_values import CITIES, FIRST_NAMES, MONTHS, draw_apart, draw_person
+from llava.scratch.talking.page_grammar import MONTH_NAMES, WEEKDAYS, as_asked, check_braces, fill, read_folder
 from llava.scratch.talking.seen_records import Record, ask_for_option, ask_unknown, pick, place_row
 from llava.synth.scene import SCENE_COLORS
 
-_MONTHS = "January February March April May June July August September October November December".split()
-_WEEKDAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
 _SHORT_DAYS = "Mon Tue Wed Thu Fri Sat Sun".split()
 _TIMES = ("months", "years", "weekdays")
 NAMES = (*_TIMES, "cities", "people")
@@ -121,20 +119,15 @@ class Topic:
             first = rng.randint(1960, 2030)
             return [str(first + i) for i in range(count)]
         if built_in in ("months", "weekdays"):
-            known: Sequence[str] = rng.choice((MONTHS, _MONTHS) if built_in == "months" else (_WEEKDAYS, _SHORT_DAYS))
+            known: Sequence[str] = rng.choice(
+                (MONTHS, MONTH_NAMES) if built_in == "months" else (WEEKDAYS, _SHORT_DAYS)
+            )
             start = rng.randrange(len(known) - min(count, len(known)) + 1)
             return list(known[start : start + count])
         if built_in == "people":
-            return rng.sample(FIRST_NAMES, count) if rng.random() < 0.7 else _different(rng, count)
+            return rng.sample(FIRST_NAMES, count) if rng.random() < 0.7 else draw_apart(rng, draw_person, count)
         known = CITIES if built_in == "cities" else self.names
         return rng.sample(known, min(count, len(known)))
-
-
-def _different(rng: random.Random, count: int) -> list[str]:
-    found: dict[str, None] = {}
-    while len(found) < count:
-        found[draw_person(rng)] = None
-    return list(found)
 
 
 def read_topics(text: str, origin: str) -> list[Topic]:
@@ -358,10 +351,14 @@ def _cells(chart: ChartTable, num_series: int) -> list[list[Bar]]:
     return [list(chart.bars[i::num_series]) for i in range(num_series)]
 
 
-def _turn(rng: random.Random, measure: Measure, kind: str, **values: str) -> tuple[str, str] | None:
+def _turn(
+    rng: random.Random, measure: Measure, kind: str, asked: Mapping[str, str] | None = None, **told: str
+) -> tuple[str, str] | None:
+    """A question of a kind and its answer with these values; ``asked``: those of the question, where they differ."""
     if kind not in measure.asks:
         return None
-    return fill(rng.choice(measure.asks[kind]), as_asked(rng, values)), fill(rng.choice(measure.says[kind]), values)
+    question = fill(rng.choice(measure.asks[kind]), as_asked(rng, told if asked is None else asked))
+    return question, fill(rng.choice(measure.says[kind]), told)
 
 
 def _ask_for_values(
@@ -385,11 +382,8 @@ def _ask_for_values(
             best, other = (a, b) if more else (b, a)
             asked = {"key": names[a], "other": names[b]}
             told = {"key": names[best], "other": names[other], "value": values[best], "other_value": values[other]}
-            if kind in measure.asks:
-                record.ask(
-                    fill(rng.choice(measure.asks[kind]), as_asked(rng, asked)),
-                    fill(rng.choice(measure.says[kind]), told),
-                )
+            if turn := _turn(rng, measure, kind, asked, **told):
+                record.ask(*turn)
     for turn in filter(None, turns):
         record.ask(*turn)
     _ask_for_ranks(rng, record, names, numbers)
