@@ -329,13 +329,13 @@ def draw_poster(kit: Kit, title: str, facts: list[str], ask: Asked) -> Drawn:
 
 
 def draw_all(folder: Path, fetch: Callable[[str], Path], edition: str = "a") -> list[dict[str, Any]]:
-    """Draws every image of an edition, a, b or c, into the folder; returns the entries of its ``truth.json``."""
-    from benchmarks import talking_edition_b, talking_edition_c
+    """Draws every image of an edition, a to d, into the folder; returns the entries of its ``truth.json``."""
+    from benchmarks import talking_edition_b, talking_edition_c, talking_edition_d
     from benchmarks.talking_charts import draw_charts
     from benchmarks.talking_pages import draw_pages
 
     truths: list[dict[str, Any]] = []
-    later = {"b": talking_edition_b.EDITION, "c": talking_edition_c.EDITION}
+    later = {one.EDITION.letter: one.EDITION for one in (talking_edition_b, talking_edition_c, talking_edition_d)}
     found: Iterator[tuple[str, Drawn]]
     first = (_draw_words(fetch), draw_pages(fetch), draw_charts(fetch))
     for found in first if edition == "a" else (later[edition].draw_images(fetch),):

@@ -436,9 +436,9 @@ EDITION = Edition(
     letter="b",
     faces=FACES,
     plain=_PLAIN,
-    draw_sign=draw_sign,
     draw_word=draw_word,
     draw={
+        "signs": draw_sign,
         "receipts": draw_receipt,
         "menus": draw_menu,
         "business cards": draw_card,

@@ -14,7 +14,25 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from benchmarks.talking_drawings import Drawn, as_jpeg, text
-from benchmarks.talking_editions import DARK, GREY, LIGHT, Color, Edition, Font, Pad, Page, fit, paint_figure, write
+from benchmarks.talking_editions import (
+    DARK,
+    GREY,
+    LIGHT,
+    Color,
+    Edition,
+    Font,
+    Pad,
+    Page,
+    add_grain,
+    break_words,
+    fit,
+    fit_all,
+    paint_figure,
+    paint_slope,
+    photograph,
+    tick_every,
+    write,
+)
 
 FACES = {
     "fonts-tiresias": ("tiresias_infofont.ttf", "tiresias_infofont_bold.ttf", "tiresias_signfont.ttf"),
@@ -45,56 +63,7 @@ _HAND = ["fonts-smc-chilanka", "fonts-yusei-magic", "fonts-klaudia-berenika"]
 _SHOWN = ["fonts-lemonada", "fonts-rocknroll", "fonts-adf-mekanus", "fonts-smiley-sans", *_HAND[1:]]
 _STRONG: tuple[Color, ...] = ((96, 52, 140), (0, 112, 122), (186, 58, 76), (34, 84, 160), (30, 116, 72), (150, 84, 18))
 _SOFT: tuple[Color, ...] = ((250, 250, 247), (255, 238, 224), (232, 244, 250), (238, 248, 226), (248, 234, 246))
-_FLOORS: tuple[Color, ...] = ((98, 72, 52), (64, 68, 78), (168, 150, 124), (112, 124, 116))
 Ink = Any
-
-
-def _grain(kit: Pad, image: Image.Image, strength: float) -> Image.Image:
-    noise = np.random.default_rng(kit.rng.getrandbits(32)).normal(0, strength, (image.height, image.width, 1))
-    return Image.fromarray((np.asarray(image.convert("RGB")) + noise).clip(0, 255).astype(np.uint8))
-
-
-def _slope(width: int, height: int, low: Ink, high: Ink) -> Image.Image:
-    """A vertical gradient between two colours."""
-    share = np.linspace(0, 1, height)[:, None, None]
-    pixels = np.array(low) + (np.array(high) - np.array(low)) * share
-    return Image.fromarray(np.broadcast_to(pixels, (height, width, 3)).astype(np.uint8))
-
-
-def _photograph(kit: Pad, paper: Image.Image) -> Image.Image:
-    """A paper on a floor as a hand-held camera takes it: from an angle, lit from one side, with noise."""
-    rng, margin = kit.rng, kit.rng.randint(30, 80)
-    wide, tall = paper.width + 2 * margin, paper.height + 2 * margin
-    corners = [(margin, margin), (wide - margin, margin), (wide - margin, tall - margin), (margin, tall - margin)]
-    seen = [(x + rng.uniform(-0.5, 0.5) * margin, y + rng.uniform(-0.5, 0.5) * margin) for x, y in corners]
-    source = [(0, 0), (paper.width, 0), (paper.width, paper.height), (0, paper.height)]
-    rows, aims = [], []
-    for (x, y), (u, v) in zip(seen, source, strict=True):
-        rows += [[x, y, 1, 0, 0, 0, -u * x, -u * y], [0, 0, 0, x, y, 1, -v * x, -v * y]]
-        aims += [u, v]
-    warp = tuple(np.linalg.solve(np.array(rows), np.array(aims)))
-    sheet = paper.convert("RGBA").transform((wide, tall), Image.Transform.PERSPECTIVE, warp, Image.Resampling.BICUBIC)
-    scene = _grain(kit, Image.new("RGB", (wide, tall), rng.choice(_FLOORS)), 9).filter(ImageFilter.GaussianBlur(1.2))
-    shade = sheet.getchannel("A").filter(ImageFilter.GaussianBlur(9)).point(lambda alpha: alpha * 2 // 5)
-    scene.paste((0, 0, 0), (8, 11), shade)
-    scene.paste(sheet, (0, 0), sheet)
-    light = np.linspace(rng.uniform(0.72, 0.86), 1.03, wide)[:: rng.choice((1, -1))]
-    lit = Image.fromarray((np.asarray(scene) * light[None, :, None]).clip(0, 255).astype(np.uint8))
-    return as_jpeg(_grain(kit, lit, 3), 82)
-
-
-def _break(words: str, longest: int) -> list[str]:
-    """The words on one line, or in two lines of about the same length if there are more letters than ``longest``."""
-    parts = words.split(" ")
-    cuts = [(" ".join(parts[:i]), " ".join(parts[i:])) for i in range(1, len(parts))]
-    if len(words) <= longest or not cuts:
-        return [words]
-    first, second = min(cuts, key=lambda cut: abs(len(cut[0]) - len(cut[1])))
-    return [first, second]
-
-
-def _fit_all(font: Font, lines: list[str], wide: float) -> Font:
-    return min((fit(font, line, wide) for line in lines), key=lambda each: each.size)
 
 
 def draw_sign(kit: Pad, page: Page) -> Drawn:
@@ -102,9 +71,9 @@ def draw_sign(kit: Pad, page: Page) -> Drawn:
     rng, words = kit.rng, page.lines[0]
     kind = rng.choice(("road", "dots", "glass", "wood", "tape", "warning"))
     width, height = rng.randint(560, 1200), rng.randint(420, 860)
-    lines = [words] if kind in ("dots", "tape") else _break(words, 11)
+    lines = [words] if kind in ("dots", "tape") else break_words(words, 11)
     faces = {"wood": _SHOWN[:3], "dots": ["fonts-dotgothic16"]}.get(kind, _PLAIN[:7])
-    font = _fit_all(kit.pick(faces, height * rng.uniform(0.12, 0.18), 1), lines, 0.68 * width)
+    font = fit_all(kit.pick(faces, height * rng.uniform(0.12, 0.18), 1), lines, 0.68 * width)
     wide, step = max(map(font.getlength, lines)) + 1.8 * font.size, 1.3 * font.size
     tall = step * len(lines) + 1.1 * font.size
     left, top = (width - wide) * rng.uniform(0.2, 0.8), (height - tall) * rng.uniform(0.15, 0.6)
@@ -132,13 +101,13 @@ def draw_sign(kit: Pad, page: Page) -> Drawn:
             write(pen, left + wide / 2 + 2, y + 2, line, font, (226, 186, 138), "m")
         write(pen, left + wide / 2, y, line, font, ink, "m")
     questions = ("What is written on this sign?", "Could you read the sign to me?", "What does this sign tell me?")
-    return as_jpeg(_grain(kit, image, 4), 84), [text(rng.choice(questions), words)]
+    return as_jpeg(add_grain(kit, image, 4), 84), [text(rng.choice(questions), words)]
 
 
 def _sign_ground(kit: Pad, kind: str, width: int, height: int) -> Image.Image:
     rng = kit.rng
     if kind == "road":
-        image = _slope(width, height, (110, 160, 220), (226, 236, 244))
+        image = paint_slope(width, height, (110, 160, 220), (226, 236, 244))
         ImageDraw.Draw(image).rectangle((0, 0.82 * height, width, height), fill=(96, 128, 66))
         return image
     if kind == "wood":
@@ -151,7 +120,7 @@ def _sign_ground(kit: Pad, kind: str, width: int, height: int) -> Image.Image:
         "tape": ((196, 198, 202),) * 2,
     }
     low, high = colors.get(kind, ((172, 168, 160), (140, 136, 130)))
-    image = _slope(width, height, low, high)
+    image = paint_slope(width, height, low, high)
     if kind == "glass":
         pen, x = ImageDraw.Draw(image), rng.uniform(0, width)
         pen.polygon(((x, 0), (x + 120, 0), (x - 140, height), (x - 260, height)), fill=(72, 98, 106))
@@ -166,7 +135,9 @@ def draw_word(kit: Pad, page: Page, font: Font) -> Drawn:
     width, height = rng.randint(420, 960), rng.randint(400, 720)
     font = fit(font.font_variant(size=round(rng.uniform(0.1, 0.2) * height)), word, 0.78 * width)
     strong = rng.choice(_STRONG)
-    image = _slope(width, height, strong, DARK) if kind == "shadow" else Image.new("RGB", (width, height), _SOFT[0])
+    image = (
+        paint_slope(width, height, strong, DARK) if kind == "shadow" else Image.new("RGB", (width, height), _SOFT[0])
+    )
     pen = ImageDraw.Draw(image)
     gap = round(0.9 * font.size)
     if kind in ("squared", "ruled"):
@@ -186,7 +157,7 @@ def draw_word(kit: Pad, page: Page, font: Font) -> Drawn:
     else:
         write(pen, x, y, word, font, LIGHT if kind == "shadow" else strong if kind == "ruled" else DARK)
     questions = ("Which word is this?", "What word is written on it?", "Read the word, please.")
-    return (_photograph(kit, image) if kind == "photographed" else image), [text(rng.choice(questions), word)]
+    return (photograph(kit, image) if kind == "photographed" else image), [text(rng.choice(questions), word)]
 
 
 def draw_receipt(kit: Pad, page: Page) -> Drawn:
@@ -230,7 +201,7 @@ def draw_receipt(kit: Pad, page: Page) -> Drawn:
             if layout == "invoice" and rules == 1:
                 pen.line((left, y + 0.8 * line, right, y + 0.8 * line), fill=(214, 216, 220), width=1)
         y += line
-    return (paper if layout == "app" else _photograph(kit, paper)), page.asked
+    return (paper if layout == "app" else photograph(kit, paper)), page.asked
 
 
 def draw_menu(kit: Pad, page: Page) -> Drawn:
@@ -278,7 +249,7 @@ def draw_menu(kit: Pad, page: Page) -> Drawn:
         else:
             write(pen, 0.09 * width, y, price, body, tint)
             write(pen, 0.3 * width, y, dish, body, DARK)
-    return (_photograph(kit, image) if layout == "strip" else image), page.asked
+    return (photograph(kit, image) if layout == "strip" else image), page.asked
 
 
 def draw_card(kit: Pad, page: Page) -> Drawn:
@@ -311,7 +282,7 @@ def draw_card(kit: Pad, page: Page) -> Drawn:
     for i, each in enumerate(page.rest):
         left = 0.13 * width if layout == "labels" else x
         write(pen, left, start + 1.7 * i * size, each, fit(small, each, room), DARK, at)
-    return (_photograph(kit, card) if kit.rng.random() < 0.6 else card), page.asked
+    return (photograph(kit, card) if kit.rng.random() < 0.6 else card), page.asked
 
 
 def draw_table(kit: Pad, page: Page) -> Drawn:
@@ -450,8 +421,8 @@ def draw_poster(kit: Pad, page: Page) -> Drawn:
         width, height = height, width
     image = Image.new("RGB", (width, height), rng.choice(_SOFT))
     pen, facts = ImageDraw.Draw(image), page.rest
-    body = _fit_all(kit.plain(min(width, height) / 17, 1), facts, 0.62 * width)
-    lines = _break(page.title, 8)
+    body = fit_all(kit.plain(min(width, height) / 17, 1), facts, 0.62 * width)
+    lines = break_words(page.title, 8)
     x, at, ink, start, room = width / 2, "m", DARK, 0.62 * height, 0.84 * width
     top, title_ink = 0.12 * height, tint
     if layout == "halves":
@@ -470,7 +441,7 @@ def draw_poster(kit: Pad, page: Page) -> Drawn:
                 (0.76 * width, (0.12 + 0.03 * i) * height, 0.92 * width, (0.12 + 0.03 * i) * height + 2 + i * 7 % 9),
                 fill=DARK,
             )
-        body = _fit_all(body, facts, 0.56 * width)
+        body = fit_all(body, facts, 0.56 * width)
     elif layout == "tall":
         pen.rectangle((0, 0, 0.12 * width, height), fill=tint)
         x, at, room = 0.19 * width, "l", 0.74 * width
@@ -480,12 +451,12 @@ def draw_poster(kit: Pad, page: Page) -> Drawn:
             pen.pieslice(box, i, i + 10, fill=(255, 214, 120))
         pen.rectangle((0, 0.56 * height, width, height), fill=tint)
         ink = LIGHT
-    head = _fit_all(kit.pick(_SHOWN, min(min(width, height) / 5, height / (4.2 * len(lines))), 1), lines, room)
+    head = fit_all(kit.pick(_SHOWN, min(min(width, height) / 5, height / (4.2 * len(lines))), 1), lines, room)
     for i, line in enumerate(lines):
         write(pen, x, top + 1.25 * i * head.size, line, head, title_ink, at)
     for i, line in enumerate(facts):
         write(pen, x, start + 1.7 * i * body.size, line, body, ink, at)
-    return (_photograph(kit, image) if rng.random() < 0.4 else as_jpeg(image)), page.asked
+    return (photograph(kit, image) if rng.random() < 0.4 else as_jpeg(image)), page.asked
 
 
 def draw_chart(kit: Pad, page: Page) -> Drawn:
@@ -521,7 +492,7 @@ def _paint_ranges(labels: list[str], values: Any, series: list[str], colors: lis
         axes.scatter(values[:, i], spots, s=170, color=colors[i], label=name, zorder=3)
     axes.set_yticks(spots, labels)
     axes.set_ylim(-0.6, len(labels) - 0.4)
-    axes.xaxis.set_major_locator(_every(2))
+    axes.xaxis.set_major_locator(tick_every(2))
     axes.grid(axis="x", alpha=0.4)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncol=2, frameon=False)
     axes.set_title(title)
@@ -535,7 +506,7 @@ def _paint_wedges(labels: list[str], values: Any, series: list[str], colors: lis
 
 def _paint_hbars(labels: list[str], values: Any, series: list[str], colors: list[str], title: str, axes: Any) -> None:
     axes.barh(labels[::-1], values[::-1, 0], color=colors[: len(labels)], hatch="//", edgecolor="white")
-    axes.xaxis.set_major_locator(_every(1))
+    axes.xaxis.set_major_locator(tick_every(1))
     axes.grid(axis="x", alpha=0.5)
     axes.set_xlabel(series[0])
     axes.set_title(title)
@@ -546,7 +517,7 @@ def _paint_steps(labels: list[str], values: Any, series: list[str], colors: list
     axes.step(spots, values[:, 0], where="mid", color=colors[0], linewidth=3)
     axes.fill_between(spots, values[:, 0], step="mid", color=colors[0], alpha=0.2)
     axes.set_xticks(spots, labels)
-    axes.yaxis.set_major_locator(_every(1))
+    axes.yaxis.set_major_locator(tick_every(1))
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.4)
     axes.set_ylabel(series[0])
@@ -562,12 +533,6 @@ def _paint_bubbles(labels: list[str], values: Any, series: list[str], colors: li
     axes.set_ylim(0.2, 1.7)
     axes.axis("off")
     axes.set_title(title)
-
-
-def _every(step: float) -> Any:
-    from matplotlib.ticker import MultipleLocator
-
-    return MultipleLocator(step)
 
 
 _PAINT: dict[str, Callable[..., None]] = {
@@ -600,9 +565,9 @@ EDITION = Edition(
     letter="c",
     faces=FACES,
     plain=_PLAIN,
-    draw_sign=draw_sign,
     draw_word=draw_word,
     draw={
+        "signs": draw_sign,
         "receipts": draw_receipt,
         "menus": draw_menu,
         "business cards": draw_card,

