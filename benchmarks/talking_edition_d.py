@@ -425,7 +425,7 @@ def draw_chart(kit: Pad, page: Page) -> Drawn:
 
 
 def _cycle(colors: Sequence[str]) -> Any:
-    from matplotlib import cycler
+    from matplotlib.rcsetup import cycler
 
     return cycler(color=colors)
 
