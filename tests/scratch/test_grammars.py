@@ -9,6 +9,7 @@ import pytest
 
 from llava.scratch.talking import page_grammar, topic_grammar
 from llava.scratch.talking.page_grammar import load_pages, make_record, read_pages
+from llava.scratch.talking.seen_records import Record
 from llava.scratch.talking.topic_grammar import load_topics, make_topic_record, read_topics
 from tests.scratch.test_talking import cells_of, rows_of
 
@@ -244,3 +245,26 @@ def test_every_topic_of_the_package_has_questions_for_its_charts() -> None:
 def test_grammars_of_any_systems_line_ends_are_the_same() -> None:
     assert read_pages(PAGE.replace("\n", "\r\n"), "test") == read_pages(PAGE, "test")
     assert read_topics(TOPIC.replace("\n", "\r\n"), "test") == read_topics(TOPIC, "test")
+
+
+def test_an_image_is_asked_for_what_other_pages_tell_only_where_it_shows_nothing_of_that_shape() -> None:
+    telling = {
+        "price": "Soup 7,80", "phone": "Tel. 555-7584", "mail": "me@here.org", "site": "www.here.org", "percent": "5 %",
+        "time": "3 pm", "date": "4 May", "weekday": "Monday", "year": "1994", "person": "Anna Berg",
+    }  # fmt: skip
+    facts = page_grammar._load_facts_of_shape()
+    slot_of = {ask: find_slot(fact) for fact in facts for ask in fact.asks}
+    assert set(slot_of.values()) == set(telling)
+    for slot, text in telling.items():
+        asked = set()
+        for seed in range(400):
+            record = Record("text", f"Text (1 line):\n1 (last). {text}.")
+            page_grammar.ask_of_other_page(random.Random(seed), record)
+            asked |= {slot_of[question] for question, _ in record.turns}
+        assert slot not in asked
+        assert len(asked) > 4, "other slots are asked for"
+
+
+def find_slot(fact: page_grammar.Fact) -> str:
+    [slot] = set(re.findall(r"\{([a-z]+)\d*\}", fact.says[0]))
+    return str(slot)

@@ -108,6 +108,20 @@ SLOTS: dict[str, Callable[[random.Random], str]] = {
     "job": lambda r: r.choice(_JOBS),
 }
 
+# What a description holds wherever a value of these slots may be in it.
+_SHAPES = {
+    "price": r"(?i)\d[.,]\d\d|[$€£]|\beur\b|\bfree\b|\bcosts?\b|\bprices?\b",
+    "phone": r"\d{3}[ -]?\d{2}|\+\d|\(\d{3}\)",
+    "mail": r"@",
+    "site": r"(?i)www|\.(com|org|net|co|io|de|uk|example)\b|https?",
+    "percent": r"%|(?i:per ?cent|\bhalf\b)",
+    "time": r"(?i)\d[:.]\d\d|\b\d+ ?[ap]\.?m\b|o'clock|\bnoon\b|midnight|\bhours?\b|\b24\b|\bh\b",
+    "date": rf"(?i)\d[/.-]\d|\b\d{{4}}\b|\b({'|'.join(month[:3] for month in MONTH_NAMES)})|day\b|tomorrow|tonight",
+    "weekday": r"(?i)day\b|\b(mon|tue|wed|thu|fri|sat|sun)\b|tomorrow|tonight|week|daily",
+    "year": r"\d{4}",
+    "person": r"\b[A-Z][\w.'-]* [A-Z]",
+}
+
 _SLOT = re.compile(r"\{([^{}]+)\}")
 _RANGE = re.compile(r"(-?\d+)-(\d+)(?:#\d+)?")
 _CELL_END = re.compile(r" \| | // ")
@@ -370,6 +384,31 @@ def make_record(rng: random.Random, page: Page, *, has_faults: bool = True) -> R
         record.ask(*ask_for_text(rng, [row for text in texts for row in text.split(" // ")]))
     ask_unknown(rng, record, rate=0.12)
     return record.shorten(rng)
+
+
+def ask_of_other_page(rng: random.Random, record: Record) -> None:
+    """Asks for what another kind of page tells, as it is asked there, and answers that the image does not say it.
+
+    Only for a value of a slot of ``_SHAPES``, and where nothing in the description has that value's shape.
+    """
+    fact = rng.choice(_load_facts_of_shape())
+    [slot] = set(_SLOT.findall(fact.says[0]))
+    if re.search(_SHAPES[slot.rstrip("0123456789")], record.description) is None:
+        record.turns.insert(rng.randrange(len(record.turns) + 1), (rng.choice(fact.asks), rng.choice(fact.lacks)))
+
+
+@lru_cache(maxsize=1)
+def _load_facts_of_shape() -> list[Fact]:
+    """The facts that can be lacking and have one value, of a slot of ``_SHAPES``, which no question names."""
+    found = []
+    for page in load_pages():
+        for fact in page.facts:
+            slots = {slot for said in fact.says for slot in _SLOT.findall(said)}
+            has_shape = len(slots) == 1 and all(slot.rstrip("0123456789") in _SHAPES for slot in slots)
+            told = "".join((*fact.asks, *fact.lacks))
+            if has_shape and fact.lacks and "{" not in told and all(_SLOT.search(said) for said in fact.says):
+                found.append(fact)
+    return found
 
 
 def _is_written(lack: str, description: str) -> bool:
