@@ -327,7 +327,7 @@ def test_the_small_llama_gives_the_logits_of_transformers(
     torch.testing.assert_close(ours, run(reference, prefix, embeds), atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore")  # of PyTorch about itself
 @pytest.mark.skipif(shutil.which("g++") is None, reason="a compiler of C++ is needed")
 def test_compiled_layers_give_the_same_states_and_gradients(small: SmallLlama) -> None:
     small.set_prefix(torch.tensor([5, 9, 2, 44]))

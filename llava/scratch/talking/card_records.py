@@ -8,6 +8,7 @@ from dataclasses import replace
 from llava.model.lexical.description import describe, join_rows
 from llava.scratch.talking.drawn_values import (
     CITIES,
+    JOBS,
     LAST_NAMES,
     draw_absent,
     draw_apart,
@@ -16,6 +17,8 @@ from llava.scratch.talking.drawn_values import (
     draw_mail,
     draw_person,
     draw_phone,
+    draw_site,
+    draw_street,
 )
 from llava.scratch.talking.seen_records import (
     Record,
@@ -29,11 +32,6 @@ from llava.scratch.talking.seen_records import (
 )
 from llava.synth import words
 
-_JOBS = (
-    "Engineer;Architect;Teacher;Nurse;Dentist;Lawyer;Sales Manager;Designer;Photographer;Plumber;Electrician;Editor;"
-    "Accountant;Consultant;Physician;Project Manager;Software Developer;Real Estate Agent;Head of Sales;Translator;"
-    "Carpenter;Gardener;Managing Director;Research Assistant;Veterinarian;Tax Advisor"
-).split(";")
 _COMPANIES = (
     "Ltd;Inc;GmbH;& Sons;Studio;Consulting;Clinic;Partners;Group;Solutions;Logistics;Legal;Design;Labs;Works;Media;"
     "Motors;Foods;Travel;& Partner"
@@ -98,19 +96,23 @@ def draw_card_record(rng: random.Random) -> Record:
     owner = rng.choice((rng.choice(LAST_NAMES), words.draw_word(rng, False).title()))
     facts = {
         "name": draw_person(rng),
-        "job": rng.choice(_JOBS),
+        "job": rng.choice(JOBS),
         "company": f"{owner} {rng.choice(_COMPANIES)}",
         "phone": draw_phone(rng),
         "mail": draw_mail(rng),
-        "address": f"{rng.randint(1, 199)} {rng.choice(LAST_NAMES)} {rng.choice(('Street', 'Road', 'Avenue', 'Lane'))}",
-        "site": f"www.{words.draw_word(rng, False).lower()}.com",
+        "address": draw_street(rng),
+        "site": draw_site(rng),
     }
     held = ["name", *rng.sample([key for key in facts if key != "name"], rng.randint(3, 6))]
     held.sort(key=list(facts).index)
     if rng.random() < 0.4 and "company" in held:  # the company's name as the heading
         held.remove("company")
         held.insert(0, "company")
-    before = {"phone": ("", "", "Tel. ", "T ", "Phone: "), "mail": ("", "", "E-mail: ")}
+    before = {
+        "phone": ("", "", "Tel. ", "T ", "Phone: ", "Tel: ", "Mobile "),
+        "site": ("", "", "", "Web: ", "Online: "),
+    }
+    before["mail"] = ("", "", "E-mail: ", "Mail: ", "E ")
     texts = [rng.choice(before.get(key, ("",))) + facts[key] for key in held]
     if rng.random() < 0.3:
         texts[0] = texts[0].upper()

@@ -30,9 +30,11 @@ from llava.scratch.talking.drawn_values import (
     CITIES,
     FIELDS,
     FIRST_NAMES,
+    JOBS,
     LAST_NAMES,
     LIGHT_PLATES,
     PLATES,
+    STREETS,
     draw_item,
     draw_mail,
     draw_person,
@@ -56,10 +58,6 @@ _ANIMALS = (
     "cat dog parrot rabbit tortoise hamster horse goat sheep cow pig duck goose hen owl eagle swan heron fox wolf bear "
     "deer otter badger hedgehog squirrel mouse bat seal dolphin whale shark salmon trout frog newt lizard snake lion "
     "tiger elephant giraffe zebra camel monkey penguin peacock donkey lynx beaver mole"
-).split()
-_JOBS = (
-    "baker nurse teacher gardener plumber electrician cook waiter driver cleaner carpenter painter dentist librarian "
-    "tailor barber mechanic photographer lawyer architect accountant receptionist translator farmer pilot sailor"
 ).split()
 
 
@@ -88,7 +86,7 @@ SLOTS: dict[str, Callable[[random.Random], str]] = {
     "last": lambda r: r.choice(LAST_NAMES),
     "city": lambda r: r.choice(CITIES),
     "country": FIELDS["Country"],
-    "street": lambda r: f"{r.choice(LAST_NAMES)} {r.choice(('Street', 'Road', 'Lane', 'Avenue', 'Square'))}",
+    "street": lambda r: f"{r.choice(LAST_NAMES)} {r.choice(STREETS)}",
     "address": FIELDS["Address"],
     "phone": draw_phone,
     "mail": draw_mail,
@@ -105,7 +103,7 @@ SLOTS: dict[str, Callable[[random.Random], str]] = {
     "animal": lambda r: r.choice(_ANIMALS),
     "food": draw_item,
     "color": lambda r: r.choice(PLATES),
-    "job": lambda r: r.choice(_JOBS),
+    "job": lambda r: r.choice(JOBS).lower() if r.random() < 0.5 else r.choice(JOBS),
 }
 
 # What a description holds wherever a value of these slots may be in it.
@@ -384,6 +382,16 @@ def make_record(rng: random.Random, page: Page, *, has_faults: bool = True) -> R
         record.ask(*ask_for_text(rng, [row for text in texts for row in text.split(" // ")]))
     ask_unknown(rng, record, rate=0.12)
     return record.shorten(rng)
+
+
+def draw_phrase(rng: random.Random) -> str:
+    """Two to nine words of what a page shows, as they might stand on a sign."""
+    while True:
+        page = rng.choice(load_pages())
+        shown = rng.choice(rng.choice(page.facts).shows)
+        text = fill(re.sub(r" \| | // ", " ", shown), _Values(rng, page.lists, {}))
+        if 2 <= len(text.split()) <= 9:
+            return text
 
 
 def ask_of_other_page(rng: random.Random, record: Record) -> None:
