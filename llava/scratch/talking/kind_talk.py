@@ -8,7 +8,7 @@ The grammar, line by line ("#" begins a comment)::
     eat: It eats meat.                the answer to such a question
     ? Does it purr? / Can it purr?    ways to ask for something else, with " / " between them
     ! Yes, cats purr.                 and its answer
-    name panda, koala                 things of these names, whatever else is said of their kinds
+    name panda, koala                 things of these names, whose answers replace those of their kinds
     group animal                      kinds of one of ``GROUPS``, where their own sections do not answer
     plural scissors                   things of a kind whose names are plural; no other section tells of such things
 
