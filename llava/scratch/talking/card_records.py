@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from dataclasses import replace
 
 from llava.model.lexical.description import describe, join_rows
@@ -20,6 +21,7 @@ from llava.scratch.talking.drawn_values import (
     draw_site,
     draw_street,
 )
+from llava.scratch.talking.receipt_records import FORMS, lay_out_prices
 from llava.scratch.talking.seen_records import (
     Record,
     ask_description,
@@ -216,16 +218,25 @@ def draw_menu_record(rng: random.Random) -> Record:
     name = name.upper() if rng.random() < 0.4 else name
     sections = rng.sample(_SECTIONS, rng.randint(1, 3))
     dishes = iter(draw_apart(rng, draw_item, 12))
-    sign, places = rng.choice(("", "", "$", "€")), rng.choice((1, 2, 2))
-    held = {
-        section: {next(dishes): f"{sign}{rng.randint(150, 2400) / 100:.{places}f}" for _ in range(rng.randint(2, 4))}
-        for section in sections
-    }
+    form, are_whole = rng.choice(FORMS), rng.random() < 0.15
+    cents = iter(rng.sample(range(150, 2400), 12))
+
+    def draw_price() -> str:
+        price = next(cents)
+        return str(price // 10) if are_whole else form.format(whole=price // 100, cents=f"{price % 100:02d}")
+
+    held = {section: {next(dishes): draw_price() for _ in range(rng.randint(2, 4))} for section in sections}
     dots = rng.choice(("", "", " ....", " . . . ."))
     table: list[tuple[str, ...]] = [(name,)]
+    is_grid = rng.random() < 0.15 and not are_whole
+    seed = rng.random()
     for section, prices in held.items():
         table += [(section,)] if len(sections) > 1 or rng.random() < 0.5 else []
-        table += [(dish + dots, price) for dish, price in prices.items()]
+        dishes_and_prices = [(dish if is_grid else dish + dots, price) for dish, price in prices.items()]
+        if is_grid:
+            table += [row for i in range(0, len(prices), 2) for row in zip(*dishes_and_prices[i : i + 2], strict=True)]
+        else:  # all sections in the same way
+            table += lay_out_prices(random.Random(seed), dishes_and_prices)
     record = Record(
         "text", describe((600, 800), [line for y, row in enumerate(table) for line in place_row(y, *row)], [])
     )
@@ -239,7 +250,7 @@ def draw_menu_record(rng: random.Random) -> Record:
         question = pick(rng, "What is listed under {}?", "Which {} are there?", "What {} do they have?")
         record.ask(question.format(section), f"Under {section} there are {list_all(list(held[section]))}.")
     for word, most in (("most expensive", max), ("cheapest", min)):
-        dish = most(prices, key=lambda each: float(prices[each].lstrip("$€")))
+        dish = most(prices, key=lambda each: float(re.sub(r"[^\d.]", "", prices[each].replace(",", "."))))
         question = pick(rng, f"What is the {word} dish?", f"Which dish is the {word}?", f"What is the {word} item?")
         record.ask(question, f"The {word} dish is {dish}, for {prices[dish]}.")
     if name not in ("Menu", "MENU", "Lunch menu", "LUNCH MENU"):
