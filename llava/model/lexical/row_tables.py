@@ -34,7 +34,7 @@ _AMOUNT = re.compile(r"[-+$€£¥]{0,2} ?(\d{1,3}(?:[,' ]\d{3})+|\d+)([.,]\d+)?
 # Of amounts in several of these, the larger number is not the larger amount.
 _UNITS = frozenset("mg g kg t oz lb mm cm m km ml cl l ms s min h B kB KB MB GB TB W kW MW".split())
 # Columns of which nothing is the highest.
-_MOMENT = re.compile(r"(?i)time|date|day|year|room|gate|track|platform|floor|code|no\.?|phone|number")
+_MOMENT = re.compile(r"(?i)time|date|day")
 _PRICE = re.compile(r"[$€£¥]? ?\d{1,4}[.,]\d\d ?(?:[$€£¥]|EUR|USD|GBP|CHF)?|[$€£¥] ?\d{1,4}|\d{1,4} ?[$€£¥]")
 _PRICE_AT_END = re.compile(r"(?:\d+ ?x )?(.*?)[ .:]*([$€£¥]? ?\d{1,4}[.,]\d{1,2} ?[$€£¥]?)")
 # Amounts beside these are no prices of items.
