@@ -254,7 +254,7 @@ def test_a_timetable_is_in_order_and_is_asked_by_its_times_and_whether_it_says_s
                 assert match[1] in str(rows[0])
                 assert match[2] in str(rows[0])
             if match := re.fullmatch(r"(Yes|No), (.+) is track (\d+)\.", answer):
-                assert (match[1] == "Yes") == (question == f"Is track {match[3]} for {match[2]}?")
+                assert (match[1] == "Yes") == (question.lower() == f"is track {match[3]} for {match[2]}?".lower())
     assert {"From", "Which", "Is"} <= asked
 
 
