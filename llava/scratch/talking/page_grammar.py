@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -400,23 +401,29 @@ def ask_of_other_page(rng: random.Random, record: Record) -> None:
     Only for a value of a slot of ``_SHAPES``, and where nothing in the description has that value's shape.
     """
     fact = rng.choice(_load_facts_of_shape())
-    [slot] = set(_SLOT.findall(fact.says[0]))
-    if re.search(_SHAPES[slot.rstrip("0123456789")], record.description) is None:
+    slot = _SLOT.findall(fact.says[0])[0].rstrip("0123456789")
+    if re.search(_SHAPES[slot], record.description) is None:
         record.turns.insert(rng.randrange(len(record.turns) + 1), (rng.choice(fact.asks), rng.choice(fact.lacks)))
 
 
 @lru_cache(maxsize=1)
 def _load_facts_of_shape() -> list[Fact]:
-    """The facts that can be lacking and have one value, of a slot of ``_SHAPES``, which no question names."""
-    found = []
+    """The facts that can be lacking and have one value, of a slot of ``_SHAPES``, which no question names.
+
+    They have the questions that ask for one such slot alone: "When does it begin?" asks for a date or for a time.
+    """
+    found: list[tuple[str, Fact]] = []
+    slots_of: dict[str, set[str]] = defaultdict(set)
     for page in load_pages():
         for fact in page.facts:
-            slots = {slot for said in fact.says for slot in _SLOT.findall(said)}
-            has_shape = len(slots) == 1 and all(slot.rstrip("0123456789") in _SHAPES for slot in slots)
+            slots = {slot.rstrip("0123456789") for said in fact.says for slot in _SLOT.findall(said)}
+            for ask in fact.asks:
+                slots_of[ask].update(slots or {""})
             told = "".join((*fact.asks, *fact.lacks))
-            if has_shape and fact.lacks and "{" not in told and all(_SLOT.search(said) for said in fact.says):
-                found.append(fact)
-    return found
+            if len(slots) == 1 and slots <= set(_SHAPES) and fact.lacks and "{" not in told:
+                found += [(slot, fact) for slot in slots if all(_SLOT.search(said) for said in fact.says)]
+    kept = [replace(fact, asks=[ask for ask in fact.asks if slots_of[ask] == {slot}]) for slot, fact in found]
+    return [fact for fact in kept if fact.asks]
 
 
 def _is_written(lack: str, description: str) -> bool:
