@@ -33,6 +33,44 @@ def test_a_row_of_as_many_cells_above_the_head_is_not_the_head() -> None:
 
 
 @pytest.mark.parametrize(
+    ("rows", "labelled", "extremes"),
+    [
+        (
+            [["Swimmer", "Seconds"], ["Nils", "58.4"], ["Amara", "56.9"]],
+            [["Swimmer: Nils", "Seconds: 58.4"], ["Swimmer: Amara", "Seconds: 56.9"]],
+            ["Highest Seconds: Nils 58.4; lowest: Amara 56.9."],
+        ),
+        (
+            [["Month", "Book", "Host"], ["May", "Emma", "Victor"], ["June", "Dune", "Rosa"]],
+            [["Month: May", "Book: Emma", "Host: Victor"], ["Month: June", "Book: Dune", "Host: Rosa"]],
+            [],
+        ),
+        (
+            [["A", "B"], ["1", "Item", "Count"], ["2", "Bolts", "90"], ["3", "Nuts", "64"]],
+            [["1", "Item", "Count"], ["2", "Item: Bolts", "Count: 90"], ["3", "Item: Nuts", "Count: 64"]],
+            ["Highest Count: Bolts 90; lowest: Nuts 64."],
+        ),
+        ([["Time", "Room", "Day"], ["9 am", "B", "1"], ["8 am", "A", "2"]], None, []),
+    ],
+)
+def test_tables_of_known_heads_and_spreadsheets_are_labelled(
+    rows: list[list[str]], labelled: list[list[str]] | None, extremes: list[str]
+) -> None:
+    assert labelled is None or label_cells(rows)[1:] == labelled
+    assert list(map(str, find_extremes(rows))) == extremes
+
+
+def test_a_price_below_what_it_is_for_or_before_it_is_told_with_it() -> None:
+    grid = [["Cocoa", "Latte"], ["4.10", "4.90"], ["Tea"], ["2.00"], ["Total"], ["11.00"]]
+    assert label_cells(grid)[1::2] == [["Cocoa: 4.10", "Latte: 4.90"], ["Tea: 2.00"], ["Total: 11.00"]]
+    [found] = find_extremes(grid)
+    assert str(found) == "Highest price: Latte 4.90; lowest: Tea 2.00; in order: 1. Latte, 2. Cocoa, 3. Tea."
+    assert label_cells([["Tea 2.00"], ["3.00"], ["12:30"], ["4.00"]])[1::2] == [["3.00"], ["4.00"]]
+    [found] = find_extremes([["1.90", "One scoop"], ["3.40", "Two scoops"], ["4.80", "Three"]])
+    assert (found.highest, found.lowest) == (("Three", "4.80"), ("One scoop", "1.90"))
+
+
+@pytest.mark.parametrize(
     "rows",
     [
         [["Name", "Anna"], ["City", "Oslo"], ["Room", "102"]],  # a form

@@ -9,6 +9,7 @@ import pytest
 
 from llava.scratch.talking import page_grammar, topic_grammar
 from llava.scratch.talking.page_grammar import load_pages, make_record, read_pages
+from llava.scratch.talking.seen_records import Record
 from llava.scratch.talking.topic_grammar import load_topics, make_topic_record, read_topics
 from tests.scratch.test_talking import cells_of, rows_of
 
@@ -77,6 +78,32 @@ values: grass; leaves; meat
 ! The {key} eats {value}.
 """
 
+TIMETABLE = """
+topic trains
+key: train; trains
+head: To
+names: cities
+title: Departures
+measure time
+head: Departs
+clock: 6:05-22:50
+? When does the train to {key} leave?
+! It leaves at {value}.
+? > Which is last?
+! > Last comes {key} at {value}.
+? < Which is first?
+! < First comes {key} at {value}.
+measure track
+head: Track
+values: 1; 2; 3; 4; 5; 6; 7; 8; 9
+? Where does it leave for {key}?
+! From track {value}.
+? y Is track {claim} for {key}?
+! y Yes, {key} is track {value}.
+! n No, {key} is track {value}.
+? @time From which track does the train at {by} leave?
+! @time The train at {by} leaves from track {value}.
+"""
 
 HEAD = "topic t\nkey: a; b\nnames: x; y; z\ntitle: T\n"
 MEASURE = "measure m\nhead: h\nrange: 1-5\nchart: bar\n? How {key}?\n! {value}.\n"
@@ -168,6 +195,10 @@ def test_a_wrong_page_is_refused_by_its_line(text: str, said: str) -> None:
         (HEAD + MEASURE.replace("1-5", "5-1"), "test:7: 'range: 5-1' cannot be read"),
         (HEAD + MEASURE.replace("1-5", "-5-5").replace("bar", "pie"), "test:5: 'm' of 't' may be negative"),
         (HEAD + MEASURE.replace("range: 1-5", "values: q; r"), "test:5: 'm' of 't' has words as its values"),
+        (HEAD + MEASURE.replace("range: 1-5", "clock: 7-8"), "test:7: 'clock: 7-8' cannot be read"),
+        (f"{HEAD}{MEASURE}best: high\n", "test:11: 'best: high' cannot be read"),
+        (f"{HEAD}{MEASURE}? y Is it {{claim}}?\n! y Yes.\n", "test:5: 'm' of 't' has no answer '! n'"),
+        (f"{HEAD}{MEASURE}? @o Which at {{by}}?\n! @o {{key}}.\n", "test:5: 'm' of 't' asks by 'o'"),
         (HEAD.replace("a; b", "a; b; c").replace("\n", "\r\n"), "test:2: 'key: a; b; c' cannot be read"),
     ],
 )
@@ -207,6 +238,41 @@ def test_a_topic_is_drawn_as_charts_and_tables_and_asked_for_what_they_show() ->
     assert {"How", "Which", "When", "What"} <= asked
 
 
+def test_a_timetable_is_in_order_and_is_asked_by_its_times_and_whether_it_says_so() -> None:
+    (topic,) = read_topics(TIMETABLE, "test")
+    asked = set()
+    for seed in range(200):
+        record = make_topic_record(random.Random(seed), topic)
+        head, *rows = [cells_of(row) for row in rows_of(record.description) if "|" in row]
+        if "Departs" not in " ".join(head):
+            continue
+        for question, answer in record.turns:
+            asked.add(question.split()[0])
+            if match := re.fullmatch(r"The train at (.+) leaves from track (.+)\.", answer):
+                assert any(match[1] in row and match[2] in row for row in map(str, rows)), answer
+            if match := re.fullmatch(r"First comes (.+) at (.+)\.", answer):
+                assert match[1] in str(rows[0])
+                assert match[2] in str(rows[0])
+            if match := re.fullmatch(r"(Yes|No), (.+) is track (\d+)\.", answer):
+                assert (match[1] == "Yes") == (question.lower() == f"is track {match[3]} for {match[2]}?".lower())
+    assert {"From", "Which", "Is"} <= asked
+
+
+def test_where_the_lowest_is_best_it_comes_first() -> None:
+    (topic,) = read_topics(TOPIC.replace("unit: kg", "best: low\n? > Which?\n! > {key}."), "test")
+    found = 0
+    for seed in range(300):
+        record = make_topic_record(random.Random(seed), topic)
+        for question, answer in record.turns:
+            if answer.startswith("From the smallest") and "Sleep" not in question:
+                names = answer.removesuffix(".").split(": ")[1].split(", ")
+                told = re.search(r"Weight: .*; in order: (.*)\.", record.description)
+                assert told is not None
+                assert names == [one.split(". ")[1] for one in told[1].split(". Highest")[0].split(", ")][::-1]
+                found += 1
+    assert found
+
+
 def test_every_page_of_the_package_tells_the_answers_values() -> None:
     """An answer's words that are no words of the grammar itself come from the page, as it writes them."""
     pages = load_pages()
@@ -236,7 +302,7 @@ def test_every_topic_of_the_package_has_questions_for_its_charts() -> None:
         assert len(set(topic.names)) == len(topic.names), topic.name
         for measure in topic.measures:
             assert "line" not in measure.charts or topic.is_timed, (topic.name, measure.name)
-            assert set(measure.asks) <= set(topic_grammar.KINDS)
+            assert {kind for kind in measure.asks if not kind.startswith("@")} <= set(topic_grammar.KINDS)
             assert not (measure.values and measure.charts)
     assert page_grammar.SLOTS
 
@@ -244,3 +310,26 @@ def test_every_topic_of_the_package_has_questions_for_its_charts() -> None:
 def test_grammars_of_any_systems_line_ends_are_the_same() -> None:
     assert read_pages(PAGE.replace("\n", "\r\n"), "test") == read_pages(PAGE, "test")
     assert read_topics(TOPIC.replace("\n", "\r\n"), "test") == read_topics(TOPIC, "test")
+
+
+def test_an_image_is_asked_for_what_other_pages_tell_only_where_it_shows_nothing_of_that_shape() -> None:
+    telling = {
+        "price": "Soup 7,80", "phone": "Tel. 555-7584", "mail": "me@here.org", "site": "www.here.org", "percent": "5 %",
+        "time": "3 pm", "date": "4 May", "weekday": "Monday", "year": "1994", "person": "Anna Berg",
+    }  # fmt: skip
+    facts = page_grammar._load_facts_of_shape()
+    slot_of = {ask: find_slot(fact) for fact in facts for ask in fact.asks}
+    assert set(slot_of.values()) == set(telling)
+    for slot, text in telling.items():
+        asked = set()
+        for seed in range(400):
+            record = Record("text", f"Text (1 line):\n1 (last). {text}.")
+            page_grammar.ask_of_other_page(random.Random(seed), record)
+            asked |= {slot_of[question] for question, _ in record.turns}
+        assert slot not in asked
+        assert len(asked) > 4, "other slots are asked for"
+
+
+def find_slot(fact: page_grammar.Fact) -> str:
+    [slot] = set(re.findall(r"\{([a-z]+)\d*\}", fact.says[0]))
+    return str(slot)

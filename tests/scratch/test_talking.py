@@ -6,6 +6,7 @@ import itertools
 import json
 import random
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -326,6 +327,23 @@ def test_the_small_llama_gives_the_logits_of_transformers(
     torch.testing.assert_close(ours, run(reference, prefix, embeds), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore")  # of PyTorch about itself
+@pytest.mark.skipif(shutil.which("g++") is None, reason="a compiler of C++ is needed")
+def test_compiled_layers_give_the_same_states_and_gradients(small: SmallLlama) -> None:
+    small.set_prefix(torch.tensor([5, 9, 2, 44]))
+    embeds, branch = torch.randn(2, 7, SIZES.hidden), torch.tensor([[0, 0, 1, 1, 2, 2, 2], [0, 0, 0, 1, 1, 1, 1]])
+    found = []
+    for is_compiled in (False, True):
+        adapter = make_adapter(small)
+        if is_compiled:
+            small.compile()
+        states = small.hidden(embeds, adapter, branch)
+        states.square().sum().backward()
+        found.append([states.detach(), *(value.grad for value in adapter.parameters())])
+    for plain, compiled in zip(*found, strict=True):
+        torch.testing.assert_close(compiled, plain, atol=1e-4, rtol=1e-4)
+
+
 def test_an_adapter_is_a_change_of_weights_after_the_prefix_alone(
     reference: LlamaForCausalLM, small: SmallLlama
 ) -> None:
@@ -429,10 +447,17 @@ def test_the_loss_is_that_of_the_answers_after_the_image(
         losses += [-chances[i - 1, sample.ids[i]] for i in range(len(sample.ids)) if sample.is_target[i]]
     assert count == len(losses)
     assert float(loss.detach()) == pytest.approx(float(torch.stack(losses).mean().detach()), rel=1e-4)
-    flags = [(was, now) for sample in batch for was, now in itertools.pairwise(sample.is_target) if now]
-    weights = torch.tensor([1.0 if was else 3.0 for was, _ in flags])
-    weighted, _ = loss_of(small, adapter, projector, collate(batch), first_weight=3.0)
-    assert sum(not was for was, _ in flags) == 6  # answers: one, two, and three of a chat about two images
+    flags = [
+        (was, now, id)
+        for sample in batch
+        for (was, now), id in zip(itertools.pairwise(sample.is_target), sample.ids[1:], strict=True)
+        if now
+    ]
+    deciding = next(id for was, _, id in flags if not was)
+    weights = torch.tensor([4.0 if not was and id == deciding else 1.0 for was, _, id in flags])
+    weighted, _ = loss_of(small, adapter, projector, collate(batch), torch.tensor([deciding]))
+    assert sum(not was for was, _, _ in flags) == 6  # answers: one, two, and three of a chat about two images
+    assert 0 < sum(weight > 1 for weight in weights) < 6
     assert float(weighted.detach()) == pytest.approx(float((weights * torch.stack(losses)).mean().detach()), rel=1e-4)
 
 

@@ -12,6 +12,16 @@ from typing import NamedTuple
 # A head and this many rows below it, with as many cells each, are a table.
 _LEAST_ROWS = 2
 _LEAST_COLUMNS = 3
+# What heads a column, in tables of two columns and in those without numbers, which are otherwise taken for plain text.
+_HEADS = re.compile(
+    r"(?i)(.* )?(name|day|date|time|month|year|week|city|town|country|place|room|teacher|subject|class|course|team"
+    r"|player|group|person|student|member|item|product|article|price|cost|amount|quantity|qty|number|no\.?|count|total"
+    r"|points?|score|goals|wins|rank|grade|mark|age|height|weight|length|width|size|distance|speed|seconds|minutes|hours"
+    r"|days|weeks|temperature|degrees|euros?|dollars?|pounds|percent|share|votes|visitors|sales|stock|shelf|book|author"
+    r"|host|guest|coach|driver|dish|drink|animal|river|mountain|language|currency|buy|sell|from|to|track|gate|platform"
+    r"|status|destination|departure|arrival|floor|department|job|role|color|colour|kind|type|code|phone|email|km|kg|cm)"
+    r"( ?\(.*\))?"
+)
 # So many prices in a list are compared, and so many columns of a table.
 _LEAST_PRICES = 3
 _MOST_COMPARED = 3
@@ -23,6 +33,9 @@ _MOST_CHARACTERS = 80
 _AMOUNT = re.compile(r"[-+$€£¥]{0,2} ?(\d{1,3}(?:[,' ]\d{3})+|\d+)([.,]\d+)? ?(?:[$€£¥%°]|°[CF]|[a-zA-Z]{1,3})?")
 # Of amounts in several of these, the larger number is not the larger amount.
 _UNITS = frozenset("mg g kg t oz lb mm cm m km ml cl l ms s min h B kB KB MB GB TB W kW MW".split())
+# Columns of which nothing is the highest.
+_MOMENT = re.compile(r"(?i)time|date|day")
+_PRICE = re.compile(r"[$€£¥]? ?\d{1,4}[.,]\d\d ?(?:[$€£¥]|EUR|USD|GBP|CHF)?|[$€£¥] ?\d{1,4}|\d{1,4} ?[$€£¥]")
 _PRICE_AT_END = re.compile(r"(?:\d+ ?x )?(.*?)[ .:]*([$€£¥]? ?\d{1,4}[.,]\d{1,2} ?[$€£¥]?)")
 # Amounts beside these are no prices of items.
 _SUMS = re.compile(
@@ -64,13 +77,23 @@ def list_order(names: Sequence[str], sizes: Sequence[float]) -> str:
 def label_cells(rows: Sequence[Sequence[str]], spans: Sequence[Sequence[Span]] = ()) -> list[list[str]]:
     """The rows' cells, those below the head of a table as "Time: 8:32"; all others as they are.
 
+    A price below what it is for is told as one in a table. In a spreadsheet, the numbers of rows stay what they are.
+
     ``spans``: where each cell begins and ends, px, by which rows with fewer cells than the head find their columns.
     """
+    sheet = _open_sheet(rows)
+    if sheet is not None:
+        labelled = label_cells(*_cut_sheet(sheet, rows, spans))
+        return [*map(list, rows[:sheet]), list(rows[sheet]),
+                *([row[0], *cells] for row, cells in zip(rows[sheet + 1 :], labelled, strict=True))]  # fmt: skip
     labelled = [list(row) for row in rows]
-    for table in _find_tables(rows, spans):
+    tables = _find_tables(rows, spans)
+    for table in tables:
         head = rows[table.start]
         for row, columns in zip(labelled[table.start + 1 :], table.columns, strict=False):
             row[:] = [f"{head[column]}: {cell}" for column, cell in zip(columns, row, strict=True)]
+    for i in _find_prices_below(rows, tables):
+        labelled[i] = [f"{name}: {price}" for name, price in zip(rows[i - 1], rows[i], strict=True)]
     return labelled
 
 
@@ -79,6 +102,9 @@ def find_extremes(rows: Sequence[Sequence[str]], spans: Sequence[Sequence[Span]]
 
     ``spans`` as in ``label_cells``.
     """
+    sheet = _open_sheet(rows)
+    if sheet is not None:
+        return find_extremes(*_cut_sheet(sheet, rows, spans))
     found = []
     tables = _find_tables(rows, spans)
     for table in tables:
@@ -86,9 +112,40 @@ def find_extremes(rows: Sequence[Sequence[str]], spans: Sequence[Sequence[Span]]
         found += _compare_columns(rows[table.start], list(map(_fill, below, table.columns)))
     if not tables:
         prices = [pair for pair in map(_find_price, rows) if pair is not None]
+        for i in _find_prices_below(rows, tables):
+            prices += [pair for pair in zip(rows[i - 1], rows[i], strict=True) if not _SUMS.search(pair[0])]
         if len(prices) >= _LEAST_PRICES:
             found += _compare("price", [name for name, _ in prices], [price for _, price in prices])
     return found
+
+
+def _open_sheet(rows: Sequence[Sequence[str]]) -> int | None:
+    """The row of a spreadsheet's letters, below which the first cells count rows; None where there is none."""
+    for i, row in enumerate(rows[:-1]):
+        if list(row) == [chr(ord("A") + n) for n in range(len(row))] and len(rows) - i > _LEAST_ROWS:
+            numbers = [below[0] if len(below) > 1 else "" for below in rows[i + 1 :]]
+            return i if numbers == [str(n) for n in range(1, len(numbers) + 1)] else None
+    return None
+
+
+def _cut_sheet(
+    sheet: int, rows: Sequence[Sequence[str]], spans: Sequence[Sequence[Span]]
+) -> tuple[list[Sequence[str]], list[Sequence[Span]]]:
+    """The rows below a spreadsheet's letters, and their spans, without their numbers."""
+    return [row[1:] for row in rows[sheet + 1 :]], [row[1:] for row in spans[sheet + 1 :]]
+
+
+def _find_prices_below(rows: Sequence[Sequence[str]], tables: Sequence[_Table]) -> list[int]:
+    """The numbers of the rows that are prices of what is in the row above."""
+    within = {i for table in tables for i in range(table.start, table.start + 1 + len(table.columns))}
+    return [
+        i
+        for i in range(1, len(rows))
+        if len(rows[i]) == len(rows[i - 1])
+        and not within & {i - 1, i}
+        and all(_PRICE.fullmatch(cell.strip()) for cell in rows[i])
+        and all(any(map(str.isalpha, cell)) and not _PRICE_AT_END.fullmatch(cell) for cell in rows[i - 1])
+    ]
 
 
 class _Table(NamedTuple):
@@ -112,7 +169,9 @@ def _find_tables(rows: Sequence[Sequence[str]], spans: Sequence[Sequence[Span]])
 def _open_table(rows: Sequence[Sequence[str]], spans: Sequence[Sequence[Span]], start: int) -> _Table | None:
     """The table whose head is a row; None if it is no head."""
     head = rows[start]
-    if len(head) < _LEAST_COLUMNS or len({cell.lower() for cell in head}) < len(head):
+    are_known = [_HEADS.fullmatch(cell) is not None for cell in head]
+    is_known = sum(are_known) > 1 or (len(head) == _LEAST_COLUMNS - 1 and are_known[-1])
+    if len(head) < _LEAST_COLUMNS - is_known or len({cell.lower() for cell in head}) < len(head):
         return None
     if not all(map(_is_heading, head)):
         return None
@@ -135,7 +194,9 @@ def _open_table(rows: Sequence[Sequence[str]], spans: Sequence[Sequence[Span]], 
         not _has_digit(cell) or not any(_has_digit(other) and _is_heading(other) for other in cells)
         for cell, cells in zip(head, below, strict=True)
     )
-    return _Table(start, columns) if has_numbers and are_apart else None
+    if len(head) < _LEAST_COLUMNS and not all(_read_amount(cell) is not None for cell in below[-1]):
+        return None
+    return _Table(start, columns) if (has_numbers or is_known) and are_apart else None
 
 
 def _assign(head: Sequence[Span], cells: Sequence[Span]) -> list[int] | None:
@@ -161,6 +222,8 @@ def _compare_columns(head: Sequence[str], rows: Sequence[dict[int, str]]) -> lis
     named = [i for i in range(len(head)) if is_named(i)]
     found = []
     for i, what in enumerate(head if named else ()):
+        if _MOMENT.fullmatch(what):
+            continue
         counted = [row for row in rows if i in row]
         if len(counted) > 1 and all(_read_amount(row[i]) is not None for row in counted):
             found += _compare(what, [row[named[0]] for row in counted], [row[i] for row in counted])
@@ -205,6 +268,8 @@ def _find_price(row: Sequence[str]) -> tuple[str, str] | None:
     """The name and the price of a row that ends in one; None for a sum, and where no price is."""
     if any(_read_amount(cell) is not None for cell in row[1:-1]):
         return None
+    if len(row) > 1 and _PRICE.fullmatch(row[0].strip()):
+        row = [*row[1:], row[0]]
     text = " ".join(row).strip()
     match = _PRICE_AT_END.fullmatch(text) if len(text) <= _MOST_CHARACTERS else None
     if match is None or not any(map(str.isalpha, match[1])) or _SUMS.search(match[1]):

@@ -42,8 +42,9 @@ CHECKPOINT, LOG, HELD_OUT = "checkpoint.pt", "log.jsonl", "held_out.jsonl"
 # The rate of the projector, which is aligned already, as a part of the adapter's.
 _PROJECTOR_RATE = 0.3
 _WARM_UP_STEPS, _LAST_RATE = 10, 0.05
-# An answer's first token says yes or no, or which letter; the others mostly follow from it.
-_FIRST_WEIGHT = 4.0
+# An answer that begins with one of these is yes or no, one letter or another, or that something is not there; the other
+# tokens mostly follow from it.
+_DECIDING, _DECIDING_WEIGHT = ("Yes", "No", "A", "B", "C", "D", "I", "None", "Neither"), 4.0
 _SAVE_STEPS, _SAVE_S = 20, 60
 
 
@@ -52,14 +53,11 @@ def loss_of(
     adapter: Adapter,
     projector: LexicalProjector,
     batch: Batch,
-    *,
-    bf16: bool = False,
-    first_weight: float = 1.0,
+    deciding: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, int]:
     """The mean cross entropy of the targets of a batch, and how many there are.
 
-    ``bf16``: the language model's products are computed in bfloat16. ``first_weight``: how much an answer's first token
-    counts, by which it is yes or no, one letter or another.
+    ``deciding``: ids of the tokens that count ``_DECIDING_WEIGHT`` times where an answer begins with them.
     """
     device, num_images = model.device, len(batch.looks_XD) // (NUM_CELLS + 1)
 
@@ -71,16 +69,17 @@ def loss_of(
     of_slots = (of_slot + (NUM_CELLS + 1) * torch.arange(num_images, device=device)[:, None]).flatten()
     slots = torch.arange(NUM_THINGS, device=device).repeat(num_images)
     things_TC = projector.say(batch.looks_XD, slots, embed, of_slots)
-    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-        words_BLC = embed(batch.ids_BL.clamp(min=0)).to(things_TC.dtype)
-        embeds_BLC = words_BLC.index_put((batch.ids_BL == THING,), things_TC)
-        hidden_BLC = model.hidden(embeds_BLC, adapter, batch.branch_BL)
-        logits_XV = model.logits(hidden_BLC[:, :-1][batch.is_target_BL[:, 1:]])
+    words_BLC = embed(batch.ids_BL.clamp(min=0)).to(things_TC.dtype)
+    embeds_BLC = words_BLC.index_put((batch.ids_BL == THING,), things_TC)
+    hidden_BLC = model.hidden(embeds_BLC, adapter, batch.branch_BL)
+    logits_XV = model.logits(hidden_BLC[:, :-1][batch.is_target_BL[:, 1:]])
     is_target_BL = batch.is_target_BL
     loss_X = torch.nn.functional.cross_entropy(logits_XV.float(), batch.ids_BL[is_target_BL], reduction="none")
-    is_first_X = (~is_target_BL[:, :-1])[is_target_BL[:, 1:]]
-    weight_X = torch.where(is_first_X, first_weight, 1.0)
-    return (weight_X * loss_X).mean(), len(logits_XV)
+    if deciding is not None:
+        is_first_X = (~is_target_BL[:, :-1])[is_target_BL[:, 1:]]
+        is_deciding_X = is_first_X & torch.isin(batch.ids_BL[is_target_BL], deciding)
+        loss_X = torch.where(is_deciding_X, _DECIDING_WEIGHT, 1.0) * loss_X
+    return loss_X.mean(), len(logits_XV)
 
 
 @dataclass(frozen=True)
@@ -100,16 +99,16 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Course:
-    """What a training does besides its steps, none of which changes a number of theirs.
+    """What a training does besides its steps. Only ``deciding`` changes a number of theirs.
 
     Attributes:
-        bf16: see ``loss_of``. This one does change numbers.
+        deciding: see ``loss_of``.
         workers: processes that draw batches ahead of time.
         held_out: samples on which the loss is measured every ``measure_steps``.
         minutes: after these, a run ends before the schedule does.
     """
 
-    bf16: bool = False
+    deciding: torch.Tensor | None = None
     workers: int = 0
     held_out: HeldOut | None = None
     measure_steps: int = 50
@@ -232,9 +231,7 @@ class AdapterTraining:
         for group in self._optimizer.param_groups:
             group["lr"] = rate * group["share"]
         torch.manual_seed(schedule.seed + step)  # of the projector's dropout
-        own_loss, own_targets = loss_of(
-            self.model, self.adapter, self.projector, batch, bf16=self._course.bf16, first_weight=_FIRST_WEIGHT
-        )
+        own_loss, own_targets = loss_of(self.model, self.adapter, self.projector, batch, self._course.deciding)
         num_targets, num_tokens = self._peers.sum(torch.tensor([own_targets, batch.num_tokens])).tolist()
         loss = own_loss * (own_targets / num_targets)
         self._optimizer.zero_grad()
@@ -251,7 +248,7 @@ class AdapterTraining:
     def _measure(self, held_out: HeldOut) -> None:
         def measure(batch: Batch) -> tuple[float, int]:
             moved = batch.to(self.model.device)
-            loss, count = loss_of(self.model, self.adapter, self.projector, moved, bf16=self._course.bf16)
+            loss, count = loss_of(self.model, self.adapter, self.projector, moved)
             return loss.item(), count
 
         self.projector.eval()
@@ -328,13 +325,15 @@ def train(arguments: argparse.Namespace, files: TrainingFiles) -> None:
     projector = LexicalProjector(SimpleNamespace(hidden_size=model.sizes.hidden))
     projector.load_state_dict({name: value.float() for name, value in load_file(files.projector).items()})
     model = model.to(device, torch.bfloat16 if bf16 else torch.float32)
-    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-        model.set_prefix(torch.tensor(tokenizer.encode(write_prefix()).ids, device=device))
+    model.set_prefix(torch.tensor(tokenizer.encode(write_prefix()).ids, device=device))
+    if arguments.compile:
+        model.compile()
     talk = read_talk(files.talk) if files.talk is not None else []
     source = SampleSource(tokenizer, ThingSamples(files.things, files.facts), arguments.thing_share, talk=talk)
     schedule = Schedule(arguments.steps, arguments.batch, arguments.rate, arguments.seed)
     held_out = HeldOut(source, arguments.held_out, arguments.batch) if arguments.measure_steps else None
-    course = Course(bf16, arguments.workers, held_out, arguments.measure_steps, arguments.minutes)
+    deciding = torch.tensor([tokenizer.encode(word).ids[0] for word in _DECIDING], device=device)
+    course = Course(deciding, arguments.workers, held_out, arguments.measure_steps, arguments.minutes)
     training = AdapterTraining(model, adapter, projector, source.draw, schedule, arguments.output, course)
     with stopping_by_signals(training):
         training.run()
@@ -364,6 +363,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--precision", choices=["bf16", "fp32"], help="of products; by default bf16 on a GPU")
+    parser.add_argument("--compile", action="store_true", help="compile the layers; a CPU needs a C++ compiler for it")
     parser.add_argument("--workers", type=int, help="processes that draw samples; on a GPU all cores but one")
     parser.add_argument("--minutes", type=float, default=math.inf, help="ends after these; the same command continues")
     parser.add_argument("--measure-steps", type=int, default=50, help="steps between measurements; 0 is none")

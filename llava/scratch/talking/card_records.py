@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+import re
 from dataclasses import replace
 
 from llava.model.lexical.description import describe, join_rows
 from llava.scratch.talking.drawn_values import (
     CITIES,
+    JOBS,
     LAST_NAMES,
     draw_absent,
     draw_apart,
@@ -16,7 +18,10 @@ from llava.scratch.talking.drawn_values import (
     draw_mail,
     draw_person,
     draw_phone,
+    draw_site,
+    draw_street,
 )
+from llava.scratch.talking.receipt_records import FORMS, lay_out_prices
 from llava.scratch.talking.seen_records import (
     Record,
     ask_description,
@@ -29,11 +34,6 @@ from llava.scratch.talking.seen_records import (
 )
 from llava.synth import words
 
-_JOBS = (
-    "Engineer;Architect;Teacher;Nurse;Dentist;Lawyer;Sales Manager;Designer;Photographer;Plumber;Electrician;Editor;"
-    "Accountant;Consultant;Physician;Project Manager;Software Developer;Real Estate Agent;Head of Sales;Translator;"
-    "Carpenter;Gardener;Managing Director;Research Assistant;Veterinarian;Tax Advisor"
-).split(";")
 _COMPANIES = (
     "Ltd;Inc;GmbH;& Sons;Studio;Consulting;Clinic;Partners;Group;Solutions;Logistics;Legal;Design;Labs;Works;Media;"
     "Motors;Foods;Travel;& Partner"
@@ -98,19 +98,23 @@ def draw_card_record(rng: random.Random) -> Record:
     owner = rng.choice((rng.choice(LAST_NAMES), words.draw_word(rng, False).title()))
     facts = {
         "name": draw_person(rng),
-        "job": rng.choice(_JOBS),
+        "job": rng.choice(JOBS),
         "company": f"{owner} {rng.choice(_COMPANIES)}",
         "phone": draw_phone(rng),
         "mail": draw_mail(rng),
-        "address": f"{rng.randint(1, 199)} {rng.choice(LAST_NAMES)} {rng.choice(('Street', 'Road', 'Avenue', 'Lane'))}",
-        "site": f"www.{words.draw_word(rng, False).lower()}.com",
+        "address": draw_street(rng),
+        "site": draw_site(rng),
     }
     held = ["name", *rng.sample([key for key in facts if key != "name"], rng.randint(3, 6))]
     held.sort(key=list(facts).index)
     if rng.random() < 0.4 and "company" in held:  # the company's name as the heading
         held.remove("company")
         held.insert(0, "company")
-    before = {"phone": ("", "", "Tel. ", "T ", "Phone: "), "mail": ("", "", "E-mail: ")}
+    before = {
+        "phone": ("", "", "Tel. ", "T ", "Phone: ", "Tel: ", "Mobile "),
+        "site": ("", "", "", "Web: ", "Online: "),
+    }
+    before["mail"] = ("", "", "E-mail: ", "Mail: ", "E ")
     texts = [rng.choice(before.get(key, ("",))) + facts[key] for key in held]
     if rng.random() < 0.3:
         texts[0] = texts[0].upper()
@@ -214,16 +218,25 @@ def draw_menu_record(rng: random.Random) -> Record:
     name = name.upper() if rng.random() < 0.4 else name
     sections = rng.sample(_SECTIONS, rng.randint(1, 3))
     dishes = iter(draw_apart(rng, draw_item, 12))
-    sign, places = rng.choice(("", "", "$", "€")), rng.choice((1, 2, 2))
-    held = {
-        section: {next(dishes): f"{sign}{rng.randint(150, 2400) / 100:.{places}f}" for _ in range(rng.randint(2, 4))}
-        for section in sections
-    }
+    form, are_whole = rng.choice(FORMS), rng.random() < 0.15
+    cents = iter(rng.sample(range(150, 2400), 12))
+
+    def draw_price() -> str:
+        price = next(cents)
+        return str(price // 10) if are_whole else form.format(whole=price // 100, cents=f"{price % 100:02d}")
+
+    held = {section: {next(dishes): draw_price() for _ in range(rng.randint(2, 4))} for section in sections}
     dots = rng.choice(("", "", " ....", " . . . ."))
     table: list[tuple[str, ...]] = [(name,)]
+    is_grid = rng.random() < 0.15 and not are_whole
+    seed = rng.random()
     for section, prices in held.items():
         table += [(section,)] if len(sections) > 1 or rng.random() < 0.5 else []
-        table += [(dish + dots, price) for dish, price in prices.items()]
+        dishes_and_prices = [(dish if is_grid else dish + dots, price) for dish, price in prices.items()]
+        if is_grid:
+            table += [row for i in range(0, len(prices), 2) for row in zip(*dishes_and_prices[i : i + 2], strict=True)]
+        else:  # all sections in the same way
+            table += lay_out_prices(random.Random(seed), dishes_and_prices)
     record = Record(
         "text", describe((600, 800), [line for y, row in enumerate(table) for line in place_row(y, *row)], [])
     )
@@ -237,7 +250,7 @@ def draw_menu_record(rng: random.Random) -> Record:
         question = pick(rng, "What is listed under {}?", "Which {} are there?", "What {} do they have?")
         record.ask(question.format(section), f"Under {section} there are {list_all(list(held[section]))}.")
     for word, most in (("most expensive", max), ("cheapest", min)):
-        dish = most(prices, key=lambda each: float(prices[each].lstrip("$€")))
+        dish = most(prices, key=lambda each: float(re.sub(r"[^\d.]", "", prices[each].replace(",", "."))))
         question = pick(rng, f"What is the {word} dish?", f"Which dish is the {word}?", f"What is the {word} item?")
         record.ask(question, f"The {word} dish is {dish}, for {prices[dish]}.")
     if name not in ("Menu", "MENU", "Lunch menu", "LUNCH MENU"):

@@ -30,7 +30,7 @@ from llava.scratch.talking.drawn_values import (
 )
 from llava.scratch.talking.form_records import draw_form_record
 from llava.scratch.talking.line_chart_records import draw_line_chart_record
-from llava.scratch.talking.page_grammar import draw_page_record
+from llava.scratch.talking.page_grammar import ask_of_other_page, draw_page_record
 from llava.scratch.talking.receipt_records import draw_receipt_record
 from llava.scratch.talking.seen_records import (
     Record,
@@ -92,6 +92,8 @@ _SUPERLATIVES = {
     ("speed", "highest"): ("Which {} is the fastest?",),
     ("speed", "lowest"): ("Which {} is the slowest?",),
 }
+# How often a record is asked for what another kind of page would tell.
+_ELSEWHERE_SHARE = 0.3
 _KEY_COLUMNS = tuple("Name Item Product City Article Team Month Place Person Company Course Brand".split())
 _TITLES = ("Departures", "Results", "Timetable", "Price list", "Team", "Overview", "Schedule", "Weather")
 
@@ -302,20 +304,20 @@ def draw_notice_record(rng: random.Random) -> Record:
 
 
 MAKERS: dict[str, tuple[float, Callable[[random.Random], Record]]] = {
-    "shapes": (0.12, draw_shapes_record),
-    "comparisons": (0.1, draw_comparison_record),
-    "signs": (0.09, draw_sign_record),
-    "lines": (0.05, draw_lines_record),
-    "form": (0.05, draw_form_record),
-    "receipt": (0.06, draw_receipt_record),
-    "table": (0.04, draw_table_record),
-    "notice": (0.03, draw_notice_record),
-    "card": (0.03, draw_card_record),
-    "window": (0.03, draw_window_record),
-    "menu": (0.03, draw_menu_record),
-    "chart": (0.05, draw_chart_record),
-    "line chart": (0.04, draw_line_chart_record),
-    "page": (1.0, draw_page_record),
+    "shapes": (0.2, draw_shapes_record),
+    "comparisons": (0.14, draw_comparison_record),
+    "signs": (0.22, draw_sign_record),
+    "lines": (0.1, draw_lines_record),
+    "form": (0.06, draw_form_record),
+    "receipt": (0.1, draw_receipt_record),
+    "table": (0.06, draw_table_record),
+    "notice": (0.06, draw_notice_record),
+    "card": (0.05, draw_card_record),
+    "window": (0.05, draw_window_record),
+    "menu": (0.05, draw_menu_record),
+    "chart": (0.07, draw_chart_record),
+    "line chart": (0.05, draw_line_chart_record),
+    "page": (0.9, draw_page_record),
     "topic": (0.4, draw_topic_record),
 }
 
@@ -323,4 +325,7 @@ MAKERS: dict[str, tuple[float, Callable[[random.Random], Record]]] = {
 def draw_record(rng: random.Random, kinds: Sequence[str] = tuple(MAKERS)) -> Record:
     """A record of one of these kinds, drawn by their shares."""
     kind = rng.choices(kinds, [MAKERS[kind][0] for kind in kinds])[0]
-    return MAKERS[kind][1](rng)
+    record = MAKERS[kind][1](rng)
+    if rng.random() < _ELSEWHERE_SHARE:
+        ask_of_other_page(rng, record)
+    return record

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable
+from importlib import resources
 
 from llava.synth import words
 
-SIGNS = (
-    "STOP;EXIT;OPEN;CLOSED;PUSH;PULL;NO PARKING;FOR SALE;WET FLOOR;SALE;DANGER;KEEP OUT;NO SMOKING;ONE WAY;YIELD;"
-    "WAY OUT;TOILETS;BUS STOP;TAXI;CAFE;BAKERY;PHARMACY;MUSEUM;LIBRARY;HOTEL;BOOKS;FRESH FRUIT;COFFEE;PIZZA;ICE CREAM;"
-    "Welcome;Thank you;Mind the gap;Do not enter;Please wait here;Staff only;Beware of the dog;Ring the bell;"
-    "Reserved;Private property;Happy birthday;Good luck;Caution;Speed limit 50;Gate 12;Platform 4;Room 101;Exit 23;"
-    "Emergency exit;Fire exit;Free Wi-Fi;No entry;Slow down;School zone;Lost dog;Garage sale;Open 24 hours;Back soon;"
-    "Tickets;Information;Main Street;Park Avenue;Market Square;Station Road;North Bridge;Lake View;Elm Street"
-).split(";")
+
+def _read_names() -> dict[str, tuple[str, ...]]:
+    found: dict[str, list[str]] = {}
+    for line in resources.files("llava.scratch.talking").joinpath("names.txt").read_text("utf-8").splitlines():
+        what, colon, values = line.partition(": ")
+        if colon and not line.startswith("#"):
+            found.setdefault(what, []).extend(value.strip() for value in values.split(";"))
+    return {what: tuple(values) for what, values in found.items()}
+
+
+_NAMES = _read_names()
+SIGNS, FIRST_NAMES, LAST_NAMES = _NAMES["sign"], _NAMES["first"], _NAMES["last"]
+CITIES, COUNTRIES, JOBS, STREETS = _NAMES["city"], _NAMES["country"], _NAMES["job"], _NAMES["street"]
 # What looks like markup, code or a request, which an image may show as well. None of it is a token of the language
 # model: descriptions of such texts are escaped, and records are not.
 _MARKUP = (
@@ -27,18 +34,6 @@ _MARKUP = (
 # Grounds of signs. Gray is not among them: the reader does not tell a light gray ground from white.
 PLATES = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
 LIGHT_PLATES = ("white", "yellow", "orange", "pink")
-FIRST_NAMES = (
-    "Anna Ben Carla David Elena Frank Grace Henry Irene Jack Karen Leo Maria Nina Oscar Paula Robert Sara Thomas Uma "
-    "Victor Wendy James Emma Lucas Olivia Peter Laura Daniel Sophie"
-).split()
-LAST_NAMES = (
-    "Smith Jones Brown Miller Davis Wilson Moore Taylor Clark Lewis Walker Hall Young King Wright Hill Green Baker "
-    "Carter Mitchell Turner Parker Evans Collins Stewart Morris Rogers Reed Cook Bell Murphy Bailey Cooper Ward"
-).split()
-CITIES = (
-    "London Paris Berlin Madrid Rome Vienna Oslo Boston Chicago Denver Austin Seattle Dublin Lisbon Prague Athens "
-    "Toronto Sydney Tokyo Delhi Cairo Lima Geneva Milan Bristol Leeds Utrecht Porto Krakow Bergen"
-).split()
 MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
 ITEMS = (
     "Bread Milk Tea Coffee Cake Soup Rice Fish Eggs Salt Juice Apple Apples Pear Plums Lemon Pasta Pizza Salad Honey "
@@ -55,6 +50,18 @@ _DISHES = (
     "omelette;ravioli;risotto;goulash;schnitzel;pretzel;hummus;falafel;paella;tacos;sushi;tofu;waffles;strudel;sorbet"
 ).split(";")
 _SIDES = "rice;chips;bread;herbs;lemon;garlic;cream;peas;walnuts;berries;cheese;bacon;ginger;olives".split(";")
+
+
+_PHONES = (
+    "555-####;+44 20 #######;(###) ### ####;0### ####;0### ### ###;06 ## ## ## ##;+33 # ## ## ## ##;(###) 555-01##;"
+    "+1 ### 555 01##;0#### ######;0## ### ## ##;+49 ## #######;+353 # ### ####;0## ####;### ### ###;0####-#####;"
+    "+61 4## ### ###;###-###-####;1-800-###-####;0##/#######;+39 0## ######;08 ### ### ##;## ## ## ##"
+).split(";")
+_MAILBOXES = "info;office;sales;hello;contact;mail;shop;team;bookings;service;help;orders;jobs;press;desk".split(";")
+_ENDINGS = (
+    ".com;.com;.com;.org;.net;.de;.co.uk;.fr;.it;.es;.nl;.eu;.io;.info;.example;.example;.ie;.ch;.at;.ca;.com.au;"
+    ".app;.shop;.museum;.edu;.gov"
+).split(";")
 
 
 def draw_label(rng: random.Random) -> str:
@@ -99,25 +106,52 @@ def draw_person(rng: random.Random) -> str:
 
 
 def draw_phone(rng: random.Random) -> str:
-    """A telephone number in one of four forms."""
-    digits = "".join(str(rng.randrange(10)) for _ in range(7))
-    return rng.choice(
-        (f"555-{digits[:4]}", f"+44 20 {digits}", f"({digits[:3]}) {digits[3:]}", f"0{digits[:3]} {digits[3:]}")
-    )
+    """A telephone number in one of the ways in which countries write them; # is a digit."""
+    form = rng.choice(_PHONES)
+    return re.sub("#", lambda _: str(rng.randrange(10)), form)
 
 
 def draw_mail(rng: random.Random) -> str:
     """An e-mail address."""
-    place = rng.choice(("example.com", "mail.com", "post.org", f"{words.draw_word(rng, False).lower()}.net"))
-    return f"{rng.choice(('info', rng.choice(FIRST_NAMES).lower(), 'office', 'sales'))}@{place}"
+    first, last = (re.sub(r"\W", "", rng.choice(names).lower()) for names in (FIRST_NAMES, LAST_NAMES))
+    user = rng.choice((first, last, f"{first}.{last}", f"{first[0]}{last}", f"{first[0]}.{last}", f"{first}_{last}",
+                       f"{first}{rng.randint(1, 99)}", *_MAILBOXES))  # fmt: skip
+    return f"{user}@{_draw_domain(rng)}"
+
+
+def draw_site(rng: random.Random) -> str:
+    """A website's address."""
+    way, domain = rng.random(), _draw_domain(rng)
+    path = "/" + words.draw_word(rng, False, 7).lower() if rng.random() < 0.15 else ""
+    return ("www." if way < 0.55 else "https://" if way < 0.65 else "") + domain + path
+
+
+def _draw_domain(rng: random.Random) -> str:
+    name = words.draw_word(rng, False, 9).lower()
+    if rng.random() < 0.3:
+        name += rng.choice(("-", "")) + rng.choice(
+            (words.draw_word(rng, False, 6).lower(), rng.choice(LAST_NAMES).lower())
+        )
+    return re.sub(r"[^\w-]", "", name) + rng.choice(_ENDINGS)
+
+
+def draw_street(rng: random.Random) -> str:
+    """A street with a number, before or after it, as countries write it."""
+    number, last = rng.randint(1, 299), rng.choice(LAST_NAMES)
+    name = f"{last} {rng.choice(STREETS)}"
+    foreign = (f"{last}{rng.choice(('straat', 'weg', 'gasse', 'gatan', 'strasse'))}", f"Rue {last}", f"Via {last}",
+               f"Calle {last}", f"Avenida {last}")  # fmt: skip
+    foreign_name = rng.choice(foreign)
+    return rng.choice((f"{number} {name}",) * 3 + (f"{name} {number}",) * 2 + (f"{foreign_name} {number}",) * 2)
 
 
 def draw_time(rng: random.Random) -> str:
-    """A time of day, as 9:05, 09:05 or 9 am."""
+    """A time of day, as 9:05, 09:05, 9 am, 9.05 or 9:05 pm."""
     hour, minute = rng.randrange(24), rng.choice((0, 15, 30, 45, rng.randrange(60)))
-    return rng.choice(
-        (f"{hour}:{minute:02d}", f"{hour:02d}:{minute:02d}", f"{hour % 12 or 12} {rng.choice(('am', 'pm'))}")
-    )
+    half, twelve = rng.choice(("am", "pm")), hour % 12 or 12
+    ways = (f"{hour}:{minute:02d}", f"{hour:02d}:{minute:02d}", f"{twelve} {half}")
+    rare = (f"{twelve}:{minute:02d} {half}", f"{hour}.{minute:02d}", f"{hour}h{minute:02d}", f"{twelve}{half}")
+    return rng.choice(ways * 2 + rare)
 
 
 def draw_text(rng: random.Random) -> str:
@@ -146,7 +180,7 @@ FIELDS: dict[str, Callable[[random.Random], str]] = {
     "Name": draw_person,
     "Full name": draw_person,
     "City": lambda r: r.choice(CITIES),
-    "Country": lambda r: r.choice(("France", "Spain", "Italy", "Canada", "Japan", "India", "Norway", "Brazil", "Peru")),
+    "Country": lambda r: r.choice(COUNTRIES),
     "Date": words.draw_date,
     "Date of birth": words.draw_date,
     "Phone": draw_phone,
@@ -154,8 +188,8 @@ FIELDS: dict[str, Callable[[random.Random], str]] = {
     "Age": lambda r: str(r.randint(18, 90)),
     "Code": words.draw_code,
     "Room": lambda r: r.choice((str(r.randint(1, 499)), words.draw_code(r))),
-    "Street": lambda r: f"{r.choice(LAST_NAMES)} {r.choice(('Street', 'Road', 'Lane'))} {r.randint(1, 99)}",
-    "Address": lambda r: f"{r.randint(1, 199)} {r.choice(LAST_NAMES)} {r.choice(('Street', 'Avenue', 'Road'))}",
+    "Street": draw_street,
+    "Address": lambda r: draw_street(r) + (f", {r.choice(CITIES)}" if r.random() < 0.3 else ""),
     "Email": draw_mail,
     "Item": lambda r: r.choice(ITEMS),
     "Number": words.draw_number,
@@ -185,6 +219,6 @@ FIELDS: dict[str, Callable[[random.Random], str]] = {
     "Due date": words.draw_date,
     "Model": words.draw_code,
     "Department": lambda r: r.choice(("Sales", "Finance", "Support", "Research", "Design")),
-    "Job title": lambda r: r.choice(("Engineer", "Manager", "Teacher", "Nurse", "Designer", "Analyst")),
-    "Website": lambda r: f"www.{words.draw_word(r, False).lower()}.com",
+    "Job title": lambda r: r.choice(JOBS),
+    "Website": draw_site,
 }

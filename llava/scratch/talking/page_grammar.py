@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -30,9 +31,11 @@ from llava.scratch.talking.drawn_values import (
     CITIES,
     FIELDS,
     FIRST_NAMES,
+    JOBS,
     LAST_NAMES,
     LIGHT_PLATES,
     PLATES,
+    STREETS,
     draw_item,
     draw_mail,
     draw_person,
@@ -56,10 +59,6 @@ _ANIMALS = (
     "cat dog parrot rabbit tortoise hamster horse goat sheep cow pig duck goose hen owl eagle swan heron fox wolf bear "
     "deer otter badger hedgehog squirrel mouse bat seal dolphin whale shark salmon trout frog newt lizard snake lion "
     "tiger elephant giraffe zebra camel monkey penguin peacock donkey lynx beaver mole"
-).split()
-_JOBS = (
-    "baker nurse teacher gardener plumber electrician cook waiter driver cleaner carpenter painter dentist librarian "
-    "tailor barber mechanic photographer lawyer architect accountant receptionist translator farmer pilot sailor"
 ).split()
 
 
@@ -88,7 +87,7 @@ SLOTS: dict[str, Callable[[random.Random], str]] = {
     "last": lambda r: r.choice(LAST_NAMES),
     "city": lambda r: r.choice(CITIES),
     "country": FIELDS["Country"],
-    "street": lambda r: f"{r.choice(LAST_NAMES)} {r.choice(('Street', 'Road', 'Lane', 'Avenue', 'Square'))}",
+    "street": lambda r: f"{r.choice(LAST_NAMES)} {r.choice(STREETS)}",
     "address": FIELDS["Address"],
     "phone": draw_phone,
     "mail": draw_mail,
@@ -105,7 +104,21 @@ SLOTS: dict[str, Callable[[random.Random], str]] = {
     "animal": lambda r: r.choice(_ANIMALS),
     "food": draw_item,
     "color": lambda r: r.choice(PLATES),
-    "job": lambda r: r.choice(_JOBS),
+    "job": lambda r: r.choice(JOBS).lower() if r.random() < 0.5 else r.choice(JOBS),
+}
+
+# What a description holds wherever a value of these slots may be in it.
+_SHAPES = {
+    "price": r"(?i)\d[.,]\d\d|[$€£]|\beur\b|\bfree\b|\bcosts?\b|\bprices?\b",
+    "phone": r"\d{3}[ -]?\d{2}|\+\d|\(\d{3}\)",
+    "mail": r"@",
+    "site": r"(?i)www|\.(com|org|net|co|io|de|uk|example)\b|https?",
+    "percent": r"%|(?i:per ?cent|\bhalf\b)",
+    "time": r"(?i)\d[:.]\d\d|\b\d+ ?[ap]\.?m\b|o'clock|\bnoon\b|midnight|\bhours?\b|\b24\b|\bh\b",
+    "date": rf"(?i)\d[/.-]\d|\b\d{{4}}\b|\b({'|'.join(month[:3] for month in MONTH_NAMES)})|day\b|tomorrow|tonight",
+    "weekday": r"(?i)day\b|\b(mon|tue|wed|thu|fri|sat|sun)\b|tomorrow|tonight|week|daily",
+    "year": r"\d{4}",
+    "person": r"\b[A-Z][\w.'-]* [A-Z]",
 }
 
 _SLOT = re.compile(r"\{([^{}]+)\}")
@@ -370,6 +383,47 @@ def make_record(rng: random.Random, page: Page, *, has_faults: bool = True) -> R
         record.ask(*ask_for_text(rng, [row for text in texts for row in text.split(" // ")]))
     ask_unknown(rng, record, rate=0.12)
     return record.shorten(rng)
+
+
+def draw_phrase(rng: random.Random) -> str:
+    """Two to nine words of what a page shows, as they might stand on a sign."""
+    while True:
+        page = rng.choice(load_pages())
+        shown = rng.choice(rng.choice(page.facts).shows)
+        text = fill(re.sub(r" \| | // ", " ", shown), _Values(rng, page.lists, {}))
+        if 2 <= len(text.split()) <= 9:
+            return text
+
+
+def ask_of_other_page(rng: random.Random, record: Record) -> None:
+    """Asks for what another kind of page tells, as it is asked there, and answers that the image does not say it.
+
+    Only for a value of a slot of ``_SHAPES``, and where nothing in the description has that value's shape.
+    """
+    fact = rng.choice(_load_facts_of_shape())
+    slot = _SLOT.findall(fact.says[0])[0].rstrip("0123456789")
+    if re.search(_SHAPES[slot], record.description) is None:
+        record.turns.insert(rng.randrange(len(record.turns) + 1), (rng.choice(fact.asks), rng.choice(fact.lacks)))
+
+
+@lru_cache(maxsize=1)
+def _load_facts_of_shape() -> list[Fact]:
+    """The facts that can be lacking and have one value, of a slot of ``_SHAPES``, which no question names.
+
+    They have the questions that ask for one such slot alone: "When does it begin?" asks for a date or for a time.
+    """
+    found: list[tuple[str, Fact]] = []
+    slots_of: dict[str, set[str]] = defaultdict(set)
+    for page in load_pages():
+        for fact in page.facts:
+            slots = {slot.rstrip("0123456789") for said in fact.says for slot in _SLOT.findall(said)}
+            for ask in fact.asks:
+                slots_of[ask].update(slots or {""})
+            told = "".join((*fact.asks, *fact.lacks))
+            if len(slots) == 1 and slots <= set(_SHAPES) and fact.lacks and "{" not in told:
+                found += [(slot, fact) for slot in slots if all(_SLOT.search(said) for said in fact.says)]
+    kept = [replace(fact, asks=[ask for ask in fact.asks if slots_of[ask] == {slot}]) for slot, fact in found]
+    return [fact for fact in kept if fact.asks]
 
 
 def _is_written(lack: str, description: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llava.model.lexical.description import describe, join_rows
@@ -32,18 +33,35 @@ _SHOPS = ("Market", "Cafe", "Bakery", "Grocery", "Deli", "Store", "Kitchen", "Bo
 _THANKS = ("Thank you!", "Thank you for your visit", "Have a nice day")
 
 
+# How prices are written.
+FORMS = (
+    *("{whole}.{cents}",) * 4, *("${whole}.{cents}",) * 2, "€{whole}.{cents}", "£{whole}.{cents}", "{whole},{cents}",
+    "{whole},{cents}", "{whole},{cents} €", "{whole}.{cents} €", "{whole}.{cents}$", "€ {whole},{cents}",
+)  # fmt: skip
+
+
+def lay_out_prices(rng: random.Random, rows: Sequence[tuple[str, str]]) -> list[tuple[str, ...]]:
+    """Names and prices as rows of cells: side by side, in one cell, the price first, or in the row below."""
+    way = rng.choices(("beside", "joined", "first", "below"), (0.5, 0.2, 0.12, 0.18))[0]
+    if way == "below":
+        return [(cell,) for row in rows for cell in row]
+    if way == "joined":
+        return [(f"{name} {price}",) for name, price in rows]
+    return [(price, name) if way == "first" else (name, price) for name, price in rows]
+
+
 @dataclass(frozen=True)
 class _Receipt:
     """What a receipt, a menu or a price list says; "" where it does not say it.
 
     Attributes:
         kind: "receipt", "menu" or "price list".
-        sign: of the currency, before each amount.
+        form: how amounts are written, with ``whole`` and ``cents``.
         cents: the prices of the items.
     """
 
     kind: str
-    sign: str
+    form: str
     items: list[str]
     cents: list[int]
     shop: str
@@ -55,7 +73,7 @@ class _Receipt:
 
     def write(self, cents: int) -> str:
         """An amount as the receipt has it."""
-        return f"{self.sign}{cents // 100}.{cents % 100:02d}"
+        return self.form.format(whole=cents // 100, cents=f"{cents % 100:02d}")
 
     @property
     def total(self) -> str:
@@ -99,7 +117,7 @@ def _draw_receipt(rng: random.Random) -> _Receipt:
     cents = rng.sample(range(50, 4000), len(items))
     return _Receipt(
         kind=kind,
-        sign=rng.choice(("", "", "$", "€", "£")),
+        form=rng.choice(FORMS),
         items=items,
         cents=cents,
         shop=shop.upper() if rng.random() < 0.5 else shop,
@@ -132,17 +150,36 @@ def _draw_lines(rng: random.Random, receipt: _Receipt) -> list[Line]:
     if receipt.total:
         if rng.random() < 0.4:
             rows.append((rng.choice(("Tax", "VAT")), receipt.write(sum(receipt.cents) // 10)))
-        rows.append((rng.choice(("Total", "TOTAL", "Total", "Amount due", "Sum")), receipt.total))
+        rows.append(
+            (
+                rng.choice(
+                    (
+                        "Total",
+                        "TOTAL",
+                        "Total",
+                        "Amount due",
+                        "Sum",
+                        "TOTAL USD",
+                        "To pay",
+                        "Grand total",
+                        "SUM EUR",
+                        "Balance due",
+                    )
+                ),
+                receipt.total,
+            )
+        )
         if receipt.given:
             rows.append((rng.choice(("Cash", "Given", "Paid")), receipt.write(receipt.given)))
             rows.append(("Change", receipt.change))
         elif rng.random() < 0.4:
             rows.append((rng.choice(("Cash", "Card", "Visa")), receipt.total))
     table: list[tuple[str, ...]] = [(text,) for text in shown]
-    is_joined = rng.random() < 0.3
+    counted = []
     for key, value in rows:
         amount = f"{rng.randint(1, 4)} x " if rng.random() < 0.1 and key in receipt.items else ""
-        table.append((f"{amount}{key} {value}",) if is_joined else (amount + key, value))
+        counted.append((amount + key, value))
+    table += lay_out_prices(rng, counted)
     if rng.random() < 0.3:
         table.append((rng.choice(_THANKS),))
     return [line for y, row in enumerate(table) for line in place_row(y, *row)]

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from llava.scratch.talking.drawn_values import FIRST_NAMES, LAST_NAMES, MONTHS
+from llava.scratch.talking.drawn_values import FIRST_NAMES, LAST_NAMES, MONTHS, STREETS
 from llava.scratch.talking.off_topic import ask_for_presence, ask_off_topic
 from llava.synth.scene import article
 
@@ -60,8 +60,9 @@ _ASKED_OF_DOCUMENTS = (
 ).split(";")
 
 _AMOUNT, _CLOCK = r"[$€£]|\d\.\d\d\b", r"\d:\d\d|\b\d+ [ap]m\b"
-_PHONE = r"\b555-\d{4}|\+\d\d \d|\(\d{3}\)|\b0\d{3} \d{4}"
-_STREET, _MAIL, _SITE = r"(?i:\b(street|road|avenue|lane|square|hall|park)\b)", r"@", r"\bwww\.|\.com\b"
+_PHONE = r"\d{3}[ /-]?\d{2}|\+\d\d? \d|\(\d{3}\)|\d\d \d\d \d\d"
+_STREET = rf"(?i:\b({'|'.join(STREETS)}|hall|rue|via|calle|avenida)\b|(straat|weg|gasse|gatan|strasse) \d)"
+_MAIL, _SITE = r"@", r"\bwww\.|https?:|\w\.[a-z]{2,7}\b"
 # By a word of what is asked: how it looks where the image does not call it by that word.
 _LOOKS = {
     "total": _AMOUNT,

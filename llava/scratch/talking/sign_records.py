@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Sequence
 from dataclasses import replace
 
 from llava.model.lexical.description import describe
-from llava.scratch.talking.drawn_values import LIGHT_PLATES, PLATES, draw_texts
+from llava.scratch.talking.drawn_values import LIGHT_PLATES, PLATES, SIGNS, draw_texts
+from llava.scratch.talking.page_grammar import draw_phrase
 from llava.scratch.talking.seen_records import (
     Line,
     Record,
@@ -29,7 +31,9 @@ _READ = (
     "What does the image say?;What is the text?;What does it say here?;Which words are there?"
 ).split(";")
 # Of the records of signs, those of a line that is on no sign.
-_PLAIN_SHARE = 0.3
+_PLAIN_SHARE = 0.25
+# Of the signs, those whose rows are parts of one text.
+_BROKEN_SHARE = 0.6
 _ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
 
 
@@ -37,9 +41,9 @@ def draw_sign_record(rng: random.Random) -> Record:
     """One line of plain text, a sign of one or two lines, or two to four signs, buttons or labels of one line each."""
     if rng.random() < _PLAIN_SHARE:
         return _draw_plain_record(rng)
-    count = rng.choice((1, 1, 1, 2, 2, 3, 4))
+    count = rng.choice((1, 1, 1, 1, 2, 2, 3, 4))
     noun = rng.choice(("sign", "sign", "button", "label") if count > 1 else ("sign", "sign", "label", "poster"))
-    texts = draw_texts(rng, count if count > 1 else rng.choice((1, 1, 1, 2)))
+    texts = draw_texts(rng, count) if count > 1 else _draw_rows(rng)
     grounds = rng.sample(PLATES, count)
     inks = [rng.choice(("black", "black", "blue", "red")) if on in LIGHT_PLATES else "white" for on in grounds]
     lines = []
@@ -54,6 +58,16 @@ def draw_sign_record(rng: random.Random) -> Record:
     _ask_for_word(rng, record, texts)
     ask_unknown(rng, record, rate=0.5)
     return record.shorten(rng)
+
+
+def _draw_rows(rng: random.Random) -> list[str]:
+    """The rows of one sign: one or two texts, or one text of several words, broken anywhere."""
+    if rng.random() < _BROKEN_SHARE:
+        text = draw_phrase(rng) if rng.random() < 0.6 else rng.choice(SIGNS)
+        parts = text.upper().split() if rng.random() < 0.25 else text.split()
+        breaks = sorted(rng.sample(range(1, len(parts)), min(len(parts) - 1, rng.choice((1, 1, 1, 2, 2, 3)))))
+        return [" ".join(parts[a:b]) for a, b in itertools.pairwise([0, *breaks, len(parts)])]
+    return draw_texts(rng, rng.choice((1, 1, 1, 2)))
 
 
 def _draw_plain_record(rng: random.Random) -> Record:

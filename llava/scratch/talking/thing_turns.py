@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llava.model.lexical.description import PLACES, describe
+from llava.scratch.talking.kind_talk import talk_of_kind
 from llava.scratch.talking.off_topic import UNKNOWN, ask_off_topic
 from llava.scratch.talking.seen_records import (
     NUMBERS,
@@ -20,28 +21,12 @@ from llava.scratch.talking.seen_records import (
     pick,
     say_place,
 )
+from llava.scratch.talking.thing_groups import ANIMALS, FOODS, GROUPS
 from llava.scratch.things.names import is_plural, with_article
 from llava.synth.drawing import SHAPES
 from llava.synth.scene import SCENE_COLORS
 
-ANIMALS = frozenset(
-    """animal dog puppy cat wolf fox bear monkey ape rabbit hare squirrel mouse rat hamster horse zebra donkey
-    cow bull sheep goat pig deer antelope camel llama elephant rhinoceros hippopotamus whale dolphin seal
-    kangaroo bat rodent bird chicken duck goose swan owl parrot penguin eagle pigeon turkey fish shark frog
-    lizard snake turtle crocodile dinosaur reptile amphibian insect butterfly moth beetle bee ant fly dragonfly
-    grasshopper spider scorpion crab crustacean snail worm jellyfish starfish coral""".split()
-) | {"big cat"}
-FOODS = frozenset(
-    """fruit apple nut vegetable bread cake cookie pastry pizza sandwich soup meat sausage cheese candy
-    chocolate dessert pasta egg food dish sauce drink wine mushroom""".split()
-) | {"ice cream"}
-VEHICLES = frozenset(
-    """vehicle car truck bus van motorcycle bicycle train cart boat ship sailboat airplane helicopter airship aircraft
-    rocket spacecraft tractor sled""".split()
-) | {"race car", "railway car"}
-PLANTS = frozenset("plant flower tree leaf cactus grass mushroom".split())
-BUILDINGS = frozenset("building house church castle palace temple shop tower".split())
-_GROUPS = {"animal": ANIMALS, "vehicle": VEHICLES, "plant": PLANTS, "building": BUILDINGS}
+_ASKED_GROUPS = {group: GROUPS[group] for group in ("animal", "vehicle", "plant", "building")}
 _HIDDEN = (
     "Who took this photo?;What is its name?;How much does it cost?;Where was this taken?;When was this taken?;"
     "How old is it?;Who made it?;What is the phone number?;What time is it?;Who is the owner?;What city is this?;"
@@ -89,6 +74,8 @@ def talk_about_thing(
     later += _ask_for_looks(rng, thing, has_place)
     later += _ask_beyond(rng, f"{thing['name']} {thing['kind']}")
     later += _ask_for_facts(rng, thing, facts)
+    asked = {question for question, _ in later}
+    later += [turn for turn in talk_of_kind(rng, thing) if turn[0] not in asked]
     rng.shuffle(later)
     return [first, *later]
 
@@ -119,8 +106,8 @@ def _ask_for_kind(rng: random.Random, thing: Mapping[str, Any]) -> Turns:
                         f"Which {kind} is this?", f"What {kind} do you see?", "What is the main thing here?",
                         "What is the main subject of the photo?", "Name the main thing in the picture.")  # fmt: skip
         turns.append((question, f"It is {noun}." if kind in question else f"It is {with_article(kind)}, {noun}."))
-    own = [group for group, kinds in _GROUPS.items() if kind in kinds]
-    other = rng.choice([group for group in _GROUPS if group not in own])
+    own = [group for group, kinds in _ASKED_GROUPS.items() if kind in kinds]
+    other = rng.choice([group for group in _ASKED_GROUPS if group not in own])
     for group in own + [other] * (bool(own) or rng.random() < 0.6):  # yes and no are asked for equally often
         question = pick(rng, "Is this {}?", "Is it {}?", "Is that {}?").format(with_article(group))
         is_group = f"it is {with_article(group)}" if group in own else f"it is not {with_article(group)}"

@@ -4,6 +4,7 @@ A file's grammar, line by line ("#" begins a comment)::
 
     topic animal sleep
     key: animal; animals              what a bar or a row is called: one and several
+    head: Animal; Who sleeps          what the column of the names is called; none: the key
     names: Horse; Giraffe             names of bars or rows, or one of ``NAMES``; times make line charts, too
     title: How long animals sleep     several are possible, as of all below
     series: 2022; 2023                for grouped bars and several lines
@@ -11,13 +12,18 @@ A file's grammar, line by line ("#" begins a comment)::
     ! count {count} animals are shown.
     measure sleep                     a table has several as its columns; a chart draws one
     head: Sleep (hours)               what the column or the axis is called
-    range: 2-20                       of its numbers, or "values: sunny; rainy" where they are words
+    range: 2-20                       of its numbers, or "values: sunny; rainy" where they are words, with "people" and
+                                      "cities" as in names, or "clock: 6:05-22:50" where they are times, by which the
+                                      rows are in order
+    best: low                         of race times and the like, where the lowest number comes first
     unit: h
     chart: bar pie line               which charts of it make sense; none: tables only
     ? How long does the {key} sleep?  asks for the {value} of one name; "! " answers
     ? > Which animal sleeps most?     for the highest, "<" for the lowest, "=" for the name of a value,
     ? + Which of {key} and {other} sleeps longer?    which of two is higher ("-": lower): it is {key} in the answer
     ? s How long in {series}?         for the {value} of one name in one series; "s>", "s<": its highest and lowest
+    ? y Does the {key} sleep {claim} hours?      "! y Yes, the {key} sleeps {value} hours.", and "! n No, ..."
+    ? @food How long does the one sleep that eats {by}?    for the {value} of the name whose measure "food" is {by}
 """
 
 from __future__ import annotations
@@ -41,10 +47,11 @@ _TIMES = ("months", "years", "weekdays")
 NAMES = (*_TIMES, "cities", "people")
 # The slots that the questions of each kind have, and those that their answers have.
 _ASKED = {"": "key", ">": "", "<": "", "=": "value", "+": "key other", "-": "key other", "s": "key series", "s>": "key",
-          "s<": "key", "count": ""}  # fmt: skip
+          "s<": "key", "y": "key claim", "@": "by", "count": ""}  # fmt: skip
 _SAID = {"": "key value", ">": "key value", "<": "key value", "=": "key value", "+": "key other value other_value",
          "-": "key other value other_value", "s": "key series value", "s>": "key series value",
-         "s<": "key series value", "count": "count"}  # fmt: skip
+         "s<": "key series value", "y": "key value", "n": "key value claim", "@": "key value by",
+         "count": "count"}  # fmt: skip
 KINDS = tuple(_ASKED)
 # A pie in percent does not tell what is counted: answers tell of shares.
 _OF_SHARES = {
@@ -54,6 +61,7 @@ _OF_SHARES = {
 }
 _TABLE_TOPICS_SHARE, _MOST_BARS, _MOST_GROUPED = 0.45, 9, 12
 _CHARTS, _MOST_STEPS = ("bar", "pie", "line"), 1e9
+_CLOCK = re.compile(r"(\d+):(\d\d)-(\d+):(\d\d)")
 _SLOT = re.compile(r"\{([^{}]+)\}")
 
 
@@ -65,6 +73,8 @@ class Measure:
         asks, says: questions and answers by their kind, one of ``KINDS``.
         low, high, digits: the range of its numbers, and how many decimals they have.
         values: its words; empty for numbers.
+        is_clock: whether its numbers are minutes that are written as times.
+        is_low_best: whether the lowest number comes first.
         line: its number in the file.
     """
 
@@ -75,6 +85,8 @@ class Measure:
     high: float = 0.0
     digits: int = 0
     values: list[str] = field(default_factory=list)
+    is_clock: bool = False
+    is_low_best: bool = False
     unit: str = ""
     charts: list[str] = field(default_factory=list)
     asks: dict[str, list[str]] = field(default_factory=dict)
@@ -87,8 +99,18 @@ class Measure:
         drawn = rng.sample(range(steps + 1), count) if steps >= count else rng.choices(range(steps + 1), k=count)
         return [round(self.low + step * at, self.digits) for at in drawn]
 
+    def draw_words(self, rng: random.Random, count: int) -> list[str]:
+        """So many of its words, mostly different where there are enough."""
+        built_in = self.values[0] if len(self.values) == 1 else ""
+        known: Sequence[str] = {"people": FIRST_NAMES, "cities": CITIES}.get(built_in, self.values)
+        if len(known) >= count and rng.random() < 0.7:
+            return rng.sample(known, count)
+        return [rng.choice(known) for _ in range(count)]
+
     def write(self, number: float) -> str:
         """The number as charts and tables write it, without its unit."""
+        if self.is_clock:
+            return f"{int(number) // 60}:{int(number) % 60:02}"
         return f"{number:.{self.digits}f}"
 
 
@@ -103,6 +125,7 @@ class Topic:
     names: list[str] = field(default_factory=list)
     titles: list[str] = field(default_factory=list)
     series: list[str] = field(default_factory=list)
+    heads: list[str] = field(default_factory=list)
     measures: list[Measure] = field(default_factory=list)
     asks: list[str] = field(default_factory=list)
     says: list[str] = field(default_factory=list)
@@ -147,8 +170,11 @@ def read_topics(text: str, origin: str) -> list[Topic]:
         for measure in topic.measures:
             where = f"{origin}:{measure.line}: '{measure.name}' of '{topic.name}'"
             for kind in measure.asks:
-                if not measure.says.get(kind):
-                    raise ValueError(f"{where} has no answer '! {kind}'.")
+                for answer in (kind, "n") if kind == "y" else (kind,):
+                    if not measure.says.get(answer):
+                        raise ValueError(f"{where} has no answer '! {answer}'.")
+                if kind.startswith("@") and kind[1:] not in {one.name for one in topic.measures if one is not measure}:
+                    raise ValueError(f"{where} asks by '{kind[1:]}', which is no other measure.")
             if not (measure.heads and measure.asks.get("") and (measure.values or measure.high > measure.low)):
                 raise ValueError(f"{where} lacks a head, values or a question.")
             if measure.values and (measure.charts or measure.high > measure.low):
@@ -191,7 +217,8 @@ def _named(name: str) -> str:
 
 def _add_turn(topic: Topic, mark: str, rest: str) -> None:
     first, _, after = rest.partition(" ")
-    kind, said = (first, after.strip()) if first in KINDS else ("", rest)
+    known = _ASKED if mark == "?" else _SAID
+    kind, said = (first, after.strip()) if first in known or first[:1] == "@" else ("", rest)
     if not said:
         raise ValueError("it has no text")
     if kind == "count":
@@ -201,7 +228,7 @@ def _add_turn(topic: Topic, mark: str, rest: str) -> None:
     else:
         measure = topic.measures[-1]
         (measure.asks if mark == "?" else measure.says).setdefault(kind, []).append(said)
-    for slot in set(_SLOT.findall(said)) - set((_ASKED if mark == "?" else _SAID)[kind].split()):
+    for slot in set(_SLOT.findall(said)) - set(known["@" if kind[:1] == "@" else kind].split()):
         raise ValueError(f"there is no slot {{{slot}}} in {'a question' if mark == '?' else 'an answer'} '{kind}'")
     check_braces(said)
 
@@ -212,6 +239,12 @@ def _set(topic: Topic, name: str, value: str) -> None:
         measure = topic.measures[-1]
         if name == "range":
             _set_range(measure, value)
+        elif name == "clock":
+            _set_clock(measure, value)
+        elif name == "best":
+            if value != "low":
+                raise ValueError("what is best is 'low', or the highest, which is not told")
+            measure.is_low_best = True
         elif name == "unit":
             measure.unit = value
         elif name == "chart":
@@ -226,8 +259,9 @@ def _set(topic: Topic, name: str, value: str) -> None:
         if len(values) != 2:
             raise ValueError("a key is a name for one and a name for several")
         topic.key, topic.keys = values
-    elif name in ("names", "title", "series"):
-        {"names": topic.names, "title": topic.titles, "series": topic.series}[name].extend(values)
+    elif name in ("names", "title", "series", "head"):
+        parts = {"names": topic.names, "title": topic.titles, "series": topic.series, "head": topic.heads}
+        parts[name].extend(values)
     else:
         raise ValueError(f"'{name}' is no part of a topic")
 
@@ -240,6 +274,14 @@ def _set_range(measure: Measure, value: str) -> None:
     measure.digits = max(len(end.partition(".")[2]) for end in (low, high))
     if not 0 < (measure.high - measure.low) * 10.0**measure.digits < _MOST_STEPS:
         raise ValueError("a range goes from a number to a larger one, with up to a billion numbers between them")
+
+
+def _set_clock(measure: Measure, value: str) -> None:
+    match = _CLOCK.fullmatch(value)
+    if match is None:
+        raise ValueError("a clock goes from a time to a later one, as 6:05-22:50")
+    first, last = (60 * int(match[i]) + int(match[i + 1]) for i in (1, 3))
+    measure.low, measure.high, measure.is_clock = float(first), float(last), True
 
 
 @lru_cache(maxsize=1)
@@ -363,9 +405,12 @@ def _turn(
 
 def _ask_for_values(
     rng: random.Random, record: Record, measure: Measure, names: Sequence[str], numbers: Sequence[float],
-    values: Sequence[str],
+    values: Sequence[str], by: str = "",
 ) -> None:  # fmt: skip
-    """Asks for values of names, for the highest, the lowest, a name by its value, and two names compared."""
+    """Asks for values of names, for the highest, the lowest, a name by its value, and two names compared.
+
+    ``by``: the column of the numbers, in a table with several.
+    """
     places = range(len(names))
     turns = [_turn(rng, measure, "", key=names[i], value=values[i]) for i in rng.sample(places, min(3, len(names)))]
     for kind, find in ((">", max), ("<", min)):
@@ -386,27 +431,58 @@ def _ask_for_values(
                 record.ask(*turn)
     for turn in filter(None, turns):
         record.ask(*turn)
-    _ask_for_ranks(rng, record, names, numbers)
+    _ask_for_claim(rng, record, measure, names, values)
+    _ask_for_ranks(rng, record, measure, names, numbers, by)
     if rng.random() < 0.15 and ">" in measure.asks:
         best = max(places, key=lambda i: numbers[i])
         if list(numbers).count(numbers[best]) == 1:
             ask_for_option(rng, record, rng.choice(measure.asks[">"]), names[best], names)
 
 
-def _ask_for_ranks(rng: random.Random, record: Record, names: Sequence[str], numbers: Sequence[float]) -> None:
-    """Asks for the second and the third, where the description tells the order and no two are equal."""
-    if "in order: 1." not in record.description or len(set(numbers)) < len(numbers) or rng.random() < 0.5:
+def _ask_for_claim(
+    rng: random.Random, record: Record, measure: Measure, names: Sequence[str], values: Sequence[str]
+) -> None:
+    """Asks whether a name has a value, its own or that of another name."""
+    if "y" not in measure.asks:
         return
-    ranked = [name for _, name in sorted(zip(numbers, names, strict=True), reverse=True)]
+    i = rng.randrange(len(names))
+    others = sorted(set(values) - {values[i]})
+    claim = rng.choice(others) if others and rng.random() < 0.5 else values[i]
+    question = fill(rng.choice(measure.asks["y"]), as_asked(rng, {"key": names[i], "claim": claim}))
+    says = measure.says["y" if claim == values[i] else "n"]
+    record.ask(question, fill(rng.choice(says), {"key": names[i], "value": values[i], "claim": claim}))
+
+
+def _ask_for_ranks(
+    rng: random.Random, record: Record, measure: Measure, names: Sequence[str], numbers: Sequence[float], by: str
+) -> None:
+    """Asks for the second and the third, where the description tells the order and no two are equal."""
+    is_told = "in order: 1." in record.description and {">", "<"} & set(measure.asks) and not measure.is_clock
+    if not is_told or len(set(numbers)) < len(numbers) or rng.random() < 0.5:
+        return
+    is_low_best = measure.is_low_best
+    ranked = [name for _, name in sorted(zip(numbers, names, strict=True), reverse=not is_low_best)]
     place = rng.randrange(1, min(3, len(ranked)))
     word = ("second", "third")[place - 1]
-    question = pick(rng, "Which is the {} largest?", "Which one comes {}?", "Which is in {} place?",
-                    "What has the {} highest value?", "Which is the {} highest?", "What is number {}?")  # fmt: skip
-    asked = word if "number" not in question else ("two", "three")[place - 1]
-    record.ask(question.format(asked), pick(rng, f"{ranked[place]} comes {word}.", f"{ranked[place]} is the {word}."))
+    if is_low_best:
+        ways = ["Which one comes {}?", "Which is in {} place?", "What has the {} lowest value?", "What is number {}?",
+                "Who comes {}?", "Who is in {} place?"]  # fmt: skip
+    else:
+        ways = ["Which is the {} largest?", "Which one comes {}?", "Which is in {} place?", "What is number {}?",
+                "What has the {} highest value?", "Which is the {} highest?"]  # fmt: skip
+    if by:
+        ways = [f'Which is in {{}} place by "{by}"?', f'Sorted by "{by}", which one comes {{}}?',
+                f'Which has the {{}} {"lowest" if is_low_best else "highest"} number under "{by}"?']  # fmt: skip
+    question = rng.choice(ways)
+    asked = word if "What is number" not in question else ("two", "three")[place - 1]
+    name = ranked[place]
+    record.ask(question.replace("{}", asked), pick(rng, f"{name} comes {word}.", f"{name} is the {word}."))
     listed = ", ".join(ranked)
-    question = pick(rng, "Sort them from the largest to the smallest.", "List them in order.", "What is the ranking?")
-    record.ask(question, f"From the largest to the smallest: {listed}.")
+    order = "smallest to the largest" if is_low_best else "largest to the smallest"
+    after = f' by "{by}"' if by else ""
+    question = pick(rng, f"Sort them{after} from the {order}.", f"List them in order{after}.",
+                    f"What is the ranking{after}?")  # fmt: skip
+    record.ask(question, f"From the {order}: {listed}.")
 
 
 def _ask_for_series(
@@ -447,41 +523,58 @@ def _ask_for_others(rng: random.Random, record: Record, topic: Topic, measure: M
 def _make_table(rng: random.Random, topic: Topic) -> Record:
     measures = rng.sample(topic.measures, rng.randint(min(2, len(topic.measures)), min(4, len(topic.measures))))
     names = topic.draw_names(rng, rng.randint(3, 6))
-    key = topic.key.capitalize()
     has_unit = rng.random() < 0.4
-    numbers, columns = [], []
-    for measure in measures:
-        of_names = measure.draw(rng, len(names)) if not measure.values else []
-        numbers.append(of_names)
+    numbers = [measure.draw(rng, len(names)) if not measure.values else [] for measure in measures]
+    clock = next((i for i, measure in enumerate(measures) if measure.is_clock and not topic.is_timed), None)
+    if clock is not None:
+        numbers[clock].sort()
+    columns = []
+    for measure, of_names in zip(measures, numbers, strict=True):
         unit = f" {measure.unit}" if measure.unit and has_unit else ""
-        columns.append(
-            [measure.write(number) + unit for number in of_names]
-            or [rng.choice(measure.values) for _ in names]
-        )  # fmt: skip
-    heads = [key, *(rng.choice(measure.heads) for measure in measures)]
+        written = [measure.write(number) + unit for number in of_names]
+        columns.append(written or measure.draw_words(rng, len(names)))
+    heads = [rng.choice(topic.heads or [topic.key.capitalize()]), *(rng.choice(measure.heads) for measure in measures)]
     cells = [[name, *(column[i] for column in columns)] for i, name in enumerate(names)]
     title = [[rng.choice(topic.titles)]] if topic.titles and rng.random() < 0.6 else []
     shown = [*title, heads, *cells]
     record = Record(
         "text", describe((500, 400), [line for y, row in enumerate(shown) for line in place_row(y, *row)], [])
     )
-    told = " ".join(map(str, find_extremes(shown)))
-    for measure, of_names, column, head in zip(measures, numbers, columns, heads[1:], strict=True):
+    told = {extremes.what for extremes in find_extremes(shown)}
+    several = sum(map(bool, numbers)) > 1
+    for at, (measure, of_names, column, head) in enumerate(zip(measures, numbers, columns, heads[1:], strict=True)):
+        others = {other.name: values for other, values in zip(measures, columns, strict=True)}
+        _ask_by_others(rng, record, measure, names, column, others)
         if not of_names:
             for i in rng.sample(range(len(names)), 2):
                 turn = _turn(rng, measure, "", key=names[i], value=column[i])
                 if turn:
                     record.ask(*turn)
             i = rng.randrange(len(names))
-            if column.count(column[i]) == 1 and "=" in measure.asks:
-                record.ask(*(_turn(rng, measure, "=", key=names[i], value=column[i]) or ("", "")))
+            if column.count(column[i]) == 1 and (turn := _turn(rng, measure, "=", key=names[i], value=column[i])):
+                record.ask(*turn)
+            _ask_for_claim(rng, record, measure, names, column)
             continue
         asked = measure
-        if head not in told:  # what is highest in a column the model copies, and does not find
+        if head not in told and at != clock:  # what is highest in a column the model copies, and does not find
             kept = {kind: ways for kind, ways in measure.asks.items() if kind not in (">", "<")}
             asked = replace(measure, asks=kept)
-        _ask_for_values(rng, record, asked, names, of_names, column)
+        _ask_for_values(rng, record, asked, names, of_names, column, head if several else "")
     _ask_for_count(rng, record, topic, len(names))
     _ask_for_others(rng, record, topic, rng.choice(measures), names)
     ask_unknown(rng, record, rate=0.1)
     return record.shorten(rng)
+
+
+def _ask_by_others(
+    rng: random.Random, record: Record, measure: Measure, names: Sequence[str], values: Sequence[str],
+    others: Mapping[str, Sequence[str]],
+) -> None:  # fmt: skip
+    """Asks for values of names that are told by their values in other columns."""
+    for kind in measure.asks:
+        known = others.get(kind[1:], ()) if kind.startswith("@") else ()
+        alone = [i for i, one in enumerate(known) if known.count(one) == 1]
+        for i in rng.sample(alone, min(2, len(alone))):
+            told = {"key": names[i], "value": values[i], "by": known[i]}
+            if turn := _turn(rng, measure, kind, {"by": known[i]}, **told):
+                record.ask(*turn)

@@ -14,7 +14,9 @@ PLURAL_FORMS = re.compile(r"(s|ies|teeth|feet|mice|people|binoculars)$")
 AUTHOR_OF_FILE = re.compile(r"(_\w+)?(_archi\w*|_frances\w*|_nicu\w*|_\w*_\w{0,2})?_?\d*$")
 """What follows the name of the thing: "cavallo_architetto_franc_01"."""
 
-SINGULAR_IN_S = re.compile(r"(ss|us|is|gas|lens|iris|bus|cactus|chess|series|octopus|walrus)$")
+SINGULAR_IN_S = re.compile(
+    r"(ss|us|is|gas|lens|iris|bus|cactus|chess|series|octopus|walrus|rhinoceros|triceratops|christmas)$"
+)
 
 
 class Name(NamedTuple):
