@@ -53,18 +53,21 @@ class _Along(nn.Module):
 class CropReader(nn.Module):
     """Crops of lines -> log probabilities of characters and scores of colour names."""
 
-    def __init__(self, width: int = 160) -> None:
+    def __init__(self, width: int = 208) -> None:
         super().__init__()
         self.trunk = nn.Sequential(
             _Block(3, 24, (2, 2)),
+            _Block(24, 24, is_residual=True),
             _Block(24, 48, (2, 2)),
             _Block(48, 48, is_residual=True),
+            _Block(48, 48, is_residual=True),
             _Block(48, 96, (2, 1)),
+            _Block(96, 96, is_residual=True),
             _Block(96, 96, is_residual=True),
         )
         self.fold = nn.Conv2d(96, width, (CROP_HEIGHT // 8, 1), bias=False)
         self.fold_norm = nn.BatchNorm2d(width)
-        self.along = nn.Sequential(*(_Along(width, dilation) for dilation in (1, 1, 2, 3)))
+        self.along = nn.Sequential(*(_Along(width, dilation) for dilation in (1, 1, 2, 3, 1)))
         self.drop = nn.Dropout(0.05)
         # Two steps come from each column of stride 4, so that narrow letters and the blanks between them have room.
         self.characters = nn.Conv2d(width, 2 * NUM_CLASSES, 1)

@@ -21,7 +21,7 @@ Floats = npt.NDArray[np.float32]
 _SIGNS = ".,:-/'\"()&!@#%_"
 _CURRENCIES = "$€£¥"
 # How much the prior counts, how many classes of a run are held for possible, and how unlikely they may be.
-_WEIGHT, _MOST_CLASSES, _LEAST_SCORE = 0.5, 5, -6.0
+_WEIGHT, _MOST_CLASSES, _LEAST_SCORE = 0.3, 5, -6.0
 
 
 def fold(character: str) -> int:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import math
 import random
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 
 from llava.model.lexical.characters import plain
 from llava.model.lexical.colour_names import name_colour
@@ -47,6 +48,13 @@ class _Layout(NamedTuple):
     baseline: float
     width: int
     height: int
+    ends: np.ndarray
+    is_tracked: bool
+
+    def write(self, pen: ImageDraw.ImageDraw, stroke: int) -> None:
+        """Draws the text, letter by letter where it is letterspaced."""
+        for x, part in zip(self.x + self.ends, self.text if self.is_tracked else (self.text,), strict=False):
+            pen.text((x, self.baseline), part, fill=255, font=self.font, anchor="ls", stroke_width=stroke)
 
 
 def draw_line(rng: random.Random, faces: FaceBox, texts: LineTexts) -> LineImage:
@@ -62,7 +70,7 @@ def draw_line(rng: random.Random, faces: FaceBox, texts: LineTexts) -> LineImage
         angle = math.degrees(rng.uniform(-lean, lean))
         middle = (layout.x + layout.length / 2, layout.baseline - layout.capital / 2)
         image = image.rotate(angle, Image.Resampling.BICUBIC, center=middle, fillcolor=ground)
-    if rng.random() < 0.1:
+    if rng.random() < 0.15:
         slant = rng.uniform(-0.25, 0.25)
         image = image.transform(
             image.size, Image.Transform.AFFINE, (1, slant, -slant * layout.baseline, 0, 1, 0), Image.Resampling.BICUBIC
@@ -81,12 +89,26 @@ def _lay_out(rng: random.Random, faces: FaceBox, texts: LineTexts) -> _Layout | 
     size = round(math.exp(rng.uniform(math.log(9.5), math.log(22 if rng.random() < 0.65 else 60))))
     font = face.load(size)
     capital = max(face.capital, 0.5) * size
+    # The place of each character is that of its advance, as measuring every beginning of the text takes long.
+    ends = np.cumsum([0.0, *(_advance(face, size, character) for character in text)])
     length = font.getlength(text)
+    ends *= length / max(1.0, ends[-1])
+    is_tracked = len(text) > 1 and rng.random() < 0.15
+    if is_tracked:
+        ends += np.arange(len(ends)) * (size * rng.choice((rng.uniform(-0.05, 0.1), rng.uniform(0.05, 0.4))))
+        length = ends[-1]
     if length / capital > MAX_WIDTH / CROP_HEIGHT * (ABOVE + BELOW) - 1.2 or length < 1:
         return None
     margin = 1.5 * capital
     width, height = math.ceil(length + 2 * margin), math.ceil((ABOVE + BELOW + 1.2) * capital) + 4
-    return _Layout(text, face, font, capital, length, margin, 2 + (ABOVE + 0.6) * capital, width, height)
+    return _Layout(
+        text, face, font, capital, length, margin, 2 + (ABOVE + 0.6) * capital, width, height, ends, is_tracked
+    )
+
+
+@lru_cache(maxsize=200_000)
+def _advance(face: Face, size: int, character: str) -> float:
+    return face.load(size).getlength(character)
 
 
 def _paint(rng: random.Random, line: _Layout, texts: LineTexts, ink: RGB, ground: RGB) -> np.ndarray:
@@ -94,7 +116,10 @@ def _paint(rng: random.Random, line: _Layout, texts: LineTexts, ink: RGB, ground
     pen = ImageDraw.Draw(mask)
     pen.fontmode = "1" if rng.random() < 0.02 and line.capital > 10 else "L"
     stroke = 1 if line.capital > 16 and rng.random() < 0.06 else 0
-    pen.text((line.x, line.baseline), line.text, fill=255, font=line.font, anchor="ls", stroke_width=stroke)
+    line.write(pen, stroke)
+    if line.capital > 16 and rng.random() < 0.08:
+        mask = _reshape(rng, mask, line)
+        pen = ImageDraw.Draw(mask)
     if rng.random() < 0.3:
         gap = line.font.size * rng.uniform(1.12, 1.7)
         for y in (line.baseline - gap, line.baseline + gap):
@@ -119,6 +144,19 @@ def _paint(rng: random.Random, line: _Layout, texts: LineTexts, ink: RGB, ground
     if rng.random() < 0.25:
         share = share ** rng.uniform(0.5, 2)  # bolder or lighter letters
     return canvas * (1 - share) + np.array(ink, dtype=np.float32) * share
+
+
+def _reshape(rng: random.Random, mask: Image.Image, line: _Layout) -> Image.Image:
+    """The letters bolder, lighter, or as outlines."""
+    kind = rng.random()
+    if kind < 0.4:
+        return mask.filter(ImageFilter.MaxFilter(3))
+    if kind < 0.6:
+        return Image.blend(mask, mask.filter(ImageFilter.MinFilter(3)), rng.uniform(0.3, 0.7))
+    thick = max(1, round(line.capital * rng.uniform(0.03, 0.07)))
+    outer = Image.new("L", mask.size)
+    line.write(ImageDraw.Draw(outer), thick)
+    return ImageChops.subtract(outer, mask)
 
 
 def _rule(rng: random.Random, canvas: np.ndarray, line: _Layout) -> None:
@@ -187,11 +225,13 @@ def _cut(rng: random.Random, image: Image.Image, line: _Layout, scale: float) ->
     width = max(
         8,
         round(
-            (box[2] - box[0]) * CROP_HEIGHT / (box[3] - box[1]) * math.exp(rng.gauss(0, rng.choice((0.08, 0.08, 0.2))))
+            (box[2] - box[0])
+            * CROP_HEIGHT
+            / (box[3] - box[1])
+            * math.exp(rng.gauss(0, rng.choice((0.08, 0.08, 0.15, 0.3))))
         ),
     )
     width = min(width, MAX_WIDTH)
     crop = image.resize((width, CROP_HEIGHT), Image.Resampling.BILINEAR, box=box)
-    ends = np.array([line.font.getlength(line.text[:i]) for i in range(len(line.text) + 1)]) + line.x
-    ends = (ends * scale - box[0]) * (width / (box[2] - box[0]))
+    ends = ((line.ends + line.x) * scale - box[0]) * (width / (box[2] - box[0]))
     return np.asarray(crop), np.stack((ends[:-1], ends[1:]), axis=1)

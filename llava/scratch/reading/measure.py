@@ -39,9 +39,11 @@ def main() -> None:
     parser.add_argument("--mistakes", action="store_true", help="print what was read wrong")
     flags = parser.parse_args()
     torch.set_num_threads(1)
-    reader = LineReader()
-    reader.load_state_dict(load_file(flags.weights))
-    reader.eval().fuse_norms()
+    reader, weights = LineReader(), load_file(flags.weights)
+    if not any("norm" in name for name in weights):
+        reader.fuse_norms()  # as packed
+    reader.load_state_dict(weights)
+    reader.float().eval().fuse_norms()
     for held_out in (False, True):
         sources = Sources(FaceBox(tuple(flags.fonts), held_out), LineTexts(flags.words, True))
         for kind in ("sign", "receipt", "form", "table", "screen", "poster", "paragraphs", "program", "axes", "chart"):

@@ -15,7 +15,7 @@ from llava.scratch.reading.line_images import LineImage
 from llava.scratch.reading.page import Mark, Sources
 from llava.scratch.reading.page_kinds import draw_page
 
-_LINES_A_PAGE = 10
+_LINES_A_PAGE = 16
 _SMALLEST_CAPITAL, _MAX_WIDTH = 5.5, 900
 
 

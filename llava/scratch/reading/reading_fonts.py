@@ -28,20 +28,40 @@ PACKAGES = tuple(
     fonts-sil-charis fonts-sil-andika fonts-adf-universalis fonts-adf-gillius fonts-clear-sans fonts-league-spartan
     fonts-quattrocento fonts-comfortaa fonts-oxygen fonts-lobster fonts-dancingscript fonts-yanone-kaffeesatz
     fonts-junction fonts-tuffy fonts-humor-sans fonts-ocr-b fonts-mononoki fonts-averia-sans-gwf fonts-opendin
-    fonts-roadgeek fonts-allerta fonts-jura fonts-yrsa-rasa fonts-sora fonts-national-park fonts-cmu
-    fonts-adf-accanthis fonts-adf-baskervald fonts-adf-libris fonts-adf-romande fonts-adf-switzera fonts-adf-tribun
-    fonts-adf-verana fonts-arkpandora fonts-averia-serif-gwf fonts-essays1743 fonts-fanwood
-    fonts-gfs-artemisia fonts-gfs-neohellenic fonts-junicode fonts-lobstertwo fonts-lindenhill fonts-oldstandard
-    fonts-prociono fonts-tlwg-garuda-otf fonts-tlwg-kinnari-otf fonts-tlwg-norasi-otf fonts-tlwg-typewriter-otf
-    fonts-tlwg-umpush-otf fonts-tlwg-waree-otf fonts-tlwg-purisa-otf fonts-tlwg-sawasdee-otf fonts-tlwg-laksaman-otf
-    fonts-opendyslexic fonts-routed-gothic fonts-agave fonts-kaushanscript fonts-sil-gentium-basic fonts-sil-doulos
-    fonts-compagnon fonts-millimetre fonts-ecolier-court fonts-gnutypewriter fonts-monofur fonts-karmilla
-    wamerican wbritish openclipart-png""".split()
+    fonts-roadgeek fonts-allerta fonts-jura fonts-yrsa-rasa fonts-sora fonts-national-park fonts-cmu fonts-adf-accanthis
+    fonts-adf-baskervald fonts-adf-libris fonts-adf-romande fonts-adf-switzera fonts-adf-tribun fonts-adf-verana
+    fonts-arkpandora fonts-averia-serif-gwf fonts-essays1743 fonts-fanwood fonts-gfs-artemisia fonts-gfs-neohellenic
+    fonts-junicode fonts-lobstertwo fonts-lindenhill fonts-oldstandard fonts-prociono fonts-tlwg-garuda-otf
+    fonts-tlwg-kinnari-otf fonts-tlwg-norasi-otf fonts-tlwg-typewriter-otf fonts-tlwg-umpush-otf fonts-tlwg-waree-otf
+    fonts-tlwg-purisa-otf fonts-tlwg-sawasdee-otf fonts-tlwg-laksaman-otf fonts-opendyslexic fonts-routed-gothic
+    fonts-agave fonts-kaushanscript fonts-sil-gentium-basic fonts-sil-doulos fonts-compagnon fonts-millimetre
+    fonts-ecolier-court fonts-gnutypewriter fonts-monofur fonts-karmilla fonts-adf-oldania fonts-adf-solothurn
+    fonts-averia-gwf fonts-breip fonts-dkg-handwriting fonts-urw-base35 fonts-kristi fonts-tlwg-mono-otf
+    fonts-tlwg-typo-otf fonts-ocr-a fonts-proggy fonts-spleen fonts-konatu fonts-sil-abyssinica fonts-sil-dai-banna
+    fonts-sil-nuosusil fonts-sil-tagmukay fonts-sil-taiheritagepro fonts-sil-sophia-nubian fonts-rit-sundar
+    fonts-baekmuk fonts-sixtyfour fonts-rufscript fonts-ferrite-core fonts-babelstone-modern fonts-evertype-conakry
+    fonts-pagul fonts-mph-2b-damase fonts-fantasma fonts-cherrybomb texlive-fonts-extra wamerican wbritish
+    openclipart-png""".split()
+)
+# Of texlive-fonts-extra, only these folders of its fonts/opentype and fonts/truetype: what judges is in others.
+TEXLIVE_FOLDERS = tuple(
+    """adobe/sourcecodepro adobe/sourceserifpro arkandis/gillius arkandis/mintspirit google/roboto gust/poltawski
+    huerta/alegreya ibm/plex iginomarini/imfellenglish impallari/cabin impallari/librebodoni impallari/librecaslon
+    impallari/librefranklin impallari/raleway nowacki/iwona nowacki/kurier public/algolrevived public/antt
+    public/archivo public/baskervaldx public/baskervillef public/cascadia-code public/chivo public/coelacanth
+    public/cooperhewitt public/cyklop public/eczar public/erewhon public/etbb public/fbb public/fetamont public/fira
+    public/forum public/garamond-libre public/gfsbodoni public/heuristica public/hindmadurai public/ibarra
+    public/inriafonts public/kpfonts-otf public/libertinus-fonts public/linguisticspro public/logix public/miama
+    public/montserrat public/newcomputermodern public/nunito public/playfair public/qualitype public/shobhika
+    public/umtypewriter public/xcharter sorkin/merriweather ascender/droid/droidserif ascender/opensans
+    catharsis/cormorantgaramond huerta/bitter impallari/librebaskerville impallari/quattrocento ndiscovered/cinzel
+    production/spectral public/ektype-tanka public/lexend public/marcellus public/poiretone public/theanodidot
+    public/theanooldstyle""".split()
 )
 HELD_OUT_FAMILIES = ("lato", "cantarell", "comicneue")
 _SKIPPED = re.compile(
     r"math|caps|smcp|sc-|[-_]sc\b|symbol|dingbat|emoji|d050000l|karlatamil|dseg|/mona|initials|keyboard|lmmath|dunhill"
-    r"|lmromanunsl|z003|csc|demiobli|humor|display-?black|typo-?mono|lastresort|/cm(b|ex|mi|r|ss|sy|ti|tt)10|linbiolinum_kb|cmuncl|cmunci|cmunorm|cmunui|cmunti|barcode"
+    r"|lmromanunsl|z003|csc|demiobli|humor|display-?black|typo-?mono|lastresort|qtdingbits|/cm(b|ex|mi|r|ss|sy|ti|tt)10|linbiolinum_kb|cmuncl|cmunci|cmunorm|cmunui|cmunti|barcode"
 )
 _NOTO = re.compile(r"/noto(sans|serif|mono|sansmono|sansdisplay|serifdisplay)-")
 # Faces that are common on screens, in charts and on paper are drawn more often than the rest.
@@ -53,7 +73,21 @@ _COMMON = {
 _MONOSPACED = re.compile(
     r"mono|courier|typewriter|inconsolata|cousine|hack|firacode|curs?or|typist|lmmonolt|anonymous|agave"
 )
-_RARE = ("lobster", "dancingscript", "ocrb", "averia", "roadgeek", "league", "jura", "comfortaa", "quicksand", "cmu")
+_RARE = (
+    "lobster",
+    "dancingscript",
+    "iwona",
+    "kurier",
+    "lexend",
+    "ocrb",
+    "averia",
+    "roadgeek",
+    "league",
+    "jura",
+    "comfortaa",
+    "quicksand",
+    "cmu",
+)
 
 
 @dataclass(frozen=True)
