@@ -163,25 +163,38 @@ def test_a_numbered_line_is_read_and_a_sign_is_told_by_its_ground() -> None:
         else:
             assert any(row == f"{match[3]} ({match[1]})" for row in rows)
     for description, match, _ in turns_of("signs", r"\|The (\w+) (?:sign|button|label) says \"?(.+?)\"?\.$"):
-        [row] = [row for row in rows_of(description) if row.split(" (")[0] == match[2]]
+        [row] = [row for row in rows_of(description) if row == match[2] or row.startswith(f"{match[2]} (")]
         assert row.endswith(f"on {match[1]})") if match[1] != "white" else " on " not in row
 
 
 def test_prices_are_their_items_and_the_dearest_costs_the_most() -> None:
-    def prices(description: str) -> dict[str, tuple[float, str]]:
-        rows = [re.fullmatch(r"(?:\d x )?(.+?)(?: \|)? ([$€£]?(\d+\.\d\d))", row) for row in rows_of(description)]
-        sums = r"tax|vat|total|amount due|sum|cash|card|visa|given|paid|change"
-        items = [row for row in rows if row and not re.fullmatch(sums, row[1].lower())]
-        return {row[1].lower(): (float(row[3]), row[2]) for row in items}
+    amount = r"[$€£]? ?\d+[.,]\d\d ?[$€£]?"
 
-    for description, match, _ in turns_of("receipt", r"\|The ([\w ]+) (?:costs|is) (\D?\d+\.\d\d)\.$"):
+    def read(price: str) -> float:
+        return float(re.sub(r"[^\d.]", "", price.replace(",", ".")))
+
+    def prices(description: str) -> dict[str, tuple[float, str]]:
+        """What rows tell with a price beside it, before it, or below it, where it is told with its name again."""
+        texts = [
+            row.removesuffix(f" ({row.split(' (')[-1]}") if row.endswith(")") else row for row in rows_of(description)
+        ]
+        first = [re.fullmatch(rf"({amount}) \| (?:\d x )?(.+)", text) for text in texts]
+        rows = [re.fullmatch(rf"(?:\d x )?(.+?)(?: \||:)? ({amount})", text) for text in texts]
+        told = [(row[2], row[1]) for row in first if row] or [(row[1], row[2]) for row in rows if row]
+        sums = (
+            r"tax|vat|(grand )?total( usd)?|amount due|balance due|to pay|sum( eur)?|cash|card|visa|given|paid|change"
+        )
+        items = [(name, price) for name, price in told if not re.fullmatch(sums, name.lower())]
+        return {name.lower(): (read(price), price.strip()) for name, price in items}
+
+    for description, match, _ in turns_of("receipt", rf"\|The ([\w ]+) (?:costs|is) ({amount})\.$"):
         said = prices(description).get(match[1].lower())
         assert match[1] in ("total", "total amount", "change") if said is None else said[1] == match[2]
-    for description, match, _ in turns_of("receipt", r"\|The (.+) costs the (most|least), (\S+)\.$"):
+    for description, match, _ in turns_of("receipt", rf"\|The (.+) costs the (most|least), ({amount})\.$"):
         most = {"most": max, "least": min}[match[2]](prices(description).items(), key=lambda item: item[1][0])
         assert (match[1].lower(), match[3]) == (most[0], most[1][1])
-    for description, match, _ in turns_of("receipt", r"\|The total (?:amount )?is \D?(.+)\.$"):
-        assert sum(price for price, _ in prices(description).values()) == pytest.approx(float(match[1]))
+    for description, match, _ in turns_of("receipt", rf"\|The total (?:amount )?is ({amount})\.$"):
+        assert sum(price for price, _ in prices(description).values()) == pytest.approx(read(match[1]))
     for description, match, _ in turns_of("receipt", r"How many items.*\|There are (\d+) items"):
         assert len(prices(description)) == int(match[1])
 

@@ -136,9 +136,9 @@ def _cut_sheet(
 
 
 def _find_prices_below(rows: Sequence[Sequence[str]], tables: Sequence[_Table]) -> list[int]:
-    """The numbers of the rows that are prices of what is in the row above."""
+    """The numbers of the rows that are prices of what is in the row above; none for a single price."""
     within = {i for table in tables for i in range(table.start, table.start + 1 + len(table.columns))}
-    return [
+    found = [
         i
         for i in range(1, len(rows))
         if len(rows[i]) == len(rows[i - 1])
@@ -146,6 +146,7 @@ def _find_prices_below(rows: Sequence[Sequence[str]], tables: Sequence[_Table]) 
         and all(_PRICE.fullmatch(cell.strip()) for cell in rows[i])
         and all(any(map(str.isalpha, cell)) and not _PRICE_AT_END.fullmatch(cell) for cell in rows[i - 1])
     ]
+    return found if sum(len(rows[i]) for i in found) > 1 else []
 
 
 class _Table(NamedTuple):
