@@ -3,7 +3,8 @@
 The form is fixed, and every part is left out where it is empty:
 
     3 objects from left to right: red star (top left), blue circle (center), red cross (right). From top to bottom: red
-    star, blue circle, red cross. Colors: 2 red, 1 blue. Shapes: 1 star, 1 circle, 1 cross.
+    star, blue circle, red cross. Colors: 2 red, 1 blue. Shapes: 1 star, 1 circle, 1 cross. The star is red. The circle
+    is blue. The cross is red. The blue shape is a circle.
     Bar chart "Sold", 2 bars from left to right: Tea 37 (red), Milk 52 (blue). Largest: Milk 52; smallest: Tea 37.
     Text (2 lines):
     1. OPEN (white on red)
@@ -51,6 +52,8 @@ from typing import Protocol
 from llava.model.lexical.row_tables import find_extremes, label_cells, list_order
 
 # The description of a dense page ends after this many characters, at the end of a line: about 350 tokens.
+# Of more objects, none is told by its kind or its colour.
+MOST_TOLD_APART = 6
 MAX_CHARACTERS = 1200
 # Two objects are beside each other, or one above the other, if their middles are this far apart, as a part of the
 # image's shorter side.
@@ -260,7 +263,22 @@ def _describe_objects(size: tuple[int, int], objects: Sequence[SeenObject]) -> s
     shapes = [f"{count} {name_several(kind) if count > 1 else kind}" for kind, count in kinds.most_common()]
     colored = [f"{count} {colour}" for colour, count in colours.most_common()]
     related = _relate(across[0], across[1], size) if len(across) == 2 else ""
-    return f"{text}{related} Colors: {', '.join(colored)}. Shapes: {', '.join(shapes)}."
+    told = _tell_apart(across, kinds, colours) if len(across) <= MOST_TOLD_APART else ""
+    return f"{text}{related} Colors: {', '.join(colored)}. Shapes: {', '.join(shapes)}.{told}"
+
+
+def _tell_apart(objects: Sequence[SeenObject], kinds: Counter[str], colours: Counter[str]) -> str:
+    """A sentence for each object that its kind or its colour tells from the others: the model copies what follows a
+    word it was asked for more surely than what stands before it.
+    """
+    by_kind = [f" The {seen.kind} is {seen.colour}." for seen in objects if kinds[seen.kind] == 1]
+    by_colour = [f" The {seen.colour} shape is {with_a(seen.kind)}." for seen in objects if colours[seen.colour] == 1]
+    return "".join(by_kind + by_colour)
+
+
+def with_a(kind: str) -> str:
+    """The name of a shape with its article."""
+    return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
 
 
 def find_relations(a: Box, b: Box, size: tuple[int, int]) -> list[str]:
