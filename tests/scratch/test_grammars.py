@@ -10,7 +10,8 @@ import pytest
 from llava.scratch.talking import page_grammar, topic_grammar
 from llava.scratch.talking.page_grammar import load_pages, make_record, read_pages
 from llava.scratch.talking.seen_records import Record
-from llava.scratch.talking.topic_grammar import load_topics, make_topic_record, read_topics
+from llava.scratch.talking.topic_grammar import load_topics, read_topics
+from llava.scratch.talking.topic_records import make_topic_record
 from tests.scratch.test_talking import cells_of, rows_of
 
 PAGE = """

@@ -46,7 +46,7 @@ from llava.scratch.talking.seen_records import (
 )
 from llava.scratch.talking.shape_records import draw_comparison_record, draw_shapes_record
 from llava.scratch.talking.sign_records import draw_lines_record, draw_sign_record
-from llava.scratch.talking.topic_grammar import draw_topic_record
+from llava.scratch.talking.topic_records import draw_topic_record
 from llava.synth import words
 
 _COLUMNS: dict[str, Callable[[random.Random], str]] = {
