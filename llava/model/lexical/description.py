@@ -52,9 +52,9 @@ from typing import Protocol
 from llava.model.lexical.row_tables import find_extremes, label_cells, list_order
 
 # The description of a dense page ends after this many characters, at the end of a line: about 350 tokens.
-# Of more objects, none is told by its kind or its colour.
-MOST_TOLD_APART = 6
 MAX_CHARACTERS = 1200
+# Of more objects, none is told by its kind or its colour.
+_MOST_TOLD_APART = 6
 # Two objects are beside each other, or one above the other, if their middles are this far apart, as a part of the
 # image's shorter side.
 LEAST_APART = 0.05
@@ -263,7 +263,7 @@ def _describe_objects(size: tuple[int, int], objects: Sequence[SeenObject]) -> s
     shapes = [f"{count} {name_several(kind) if count > 1 else kind}" for kind, count in kinds.most_common()]
     colored = [f"{count} {colour}" for colour, count in colours.most_common()]
     related = _relate(across[0], across[1], size) if len(across) == 2 else ""
-    told = _tell_apart(across, kinds, colours) if len(across) <= MOST_TOLD_APART else ""
+    told = _tell_apart(across, kinds, colours) if len(across) <= _MOST_TOLD_APART else ""
     return f"{text}{related} Colors: {', '.join(colored)}. Shapes: {', '.join(shapes)}.{told}"
 
 
@@ -272,13 +272,14 @@ def _tell_apart(objects: Sequence[SeenObject], kinds: Counter[str], colours: Cou
     word it was asked for more surely than what stands before it.
     """
     by_kind = [f" The {seen.kind} is {seen.colour}." for seen in objects if kinds[seen.kind] == 1]
-    by_colour = [f" The {seen.colour} shape is {with_a(seen.kind)}." for seen in objects if colours[seen.colour] == 1]
+    lone = [seen for seen in objects if colours[seen.colour] == 1]
+    by_colour = [f" The {seen.colour} shape is {add_article(seen.kind)}." for seen in lone]
     return "".join(by_kind + by_colour)
 
 
-def with_a(kind: str) -> str:
-    """The name of a shape with its article."""
-    return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
+def add_article(name: str) -> str:
+    """A lower-case name with its indefinite article: "an orange star"."""
+    return f"an {name}" if name[0] in "aeiou" else f"a {name}"
 
 
 def find_relations(a: Box, b: Box, size: tuple[int, int]) -> list[str]:

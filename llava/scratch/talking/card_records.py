@@ -21,7 +21,7 @@ from llava.scratch.talking.drawn_values import (
     draw_site,
     draw_street,
 )
-from llava.scratch.talking.receipt_records import FORMS, lay_out_prices
+from llava.scratch.talking.receipt_records import FORMS, draw_price_layout, lay_out_prices
 from llava.scratch.talking.seen_records import (
     Record,
     ask_description,
@@ -113,8 +113,8 @@ def draw_card_record(rng: random.Random) -> Record:
     before = {
         "phone": ("", "", "Tel. ", "T ", "Phone: ", "Tel: ", "Mobile "),
         "site": ("", "", "", "Web: ", "Online: "),
+        "mail": ("", "", "E-mail: ", "Mail: ", "E "),
     }
-    before["mail"] = ("", "", "E-mail: ", "Mail: ", "E ")
     texts = [rng.choice(before.get(key, ("",))) + facts[key] for key in held]
     if rng.random() < 0.3:
         texts[0] = texts[0].upper()
@@ -229,14 +229,14 @@ def draw_menu_record(rng: random.Random) -> Record:
     dots = rng.choice(("", "", " ....", " . . . ."))
     table: list[tuple[str, ...]] = [(name,)]
     is_grid = rng.random() < 0.15 and not are_whole
-    seed = rng.random()
+    way = draw_price_layout(rng)
     for section, prices in held.items():
         table += [(section,)] if len(sections) > 1 or rng.random() < 0.5 else []
         dishes_and_prices = [(dish if is_grid else dish + dots, price) for dish, price in prices.items()]
         if is_grid:
             table += [row for i in range(0, len(prices), 2) for row in zip(*dishes_and_prices[i : i + 2], strict=True)]
-        else:  # all sections in the same way
-            table += lay_out_prices(random.Random(seed), dishes_and_prices)
+        else:
+            table += lay_out_prices(way, dishes_and_prices)
     record = Record(
         "text", describe((600, 800), [line for y, row in enumerate(table) for line in place_row(y, *row)], [])
     )

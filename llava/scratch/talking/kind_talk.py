@@ -26,6 +26,7 @@ from functools import lru_cache
 from importlib import resources
 from typing import Any
 
+from llava.scratch.talking.page_grammar import read_lines
 from llava.scratch.talking.seen_records import Turns
 from llava.scratch.talking.thing_groups import FOODS, GROUPS
 from llava.scratch.things.names import is_plural, with_article
@@ -115,15 +116,9 @@ def read_kinds(text: str, origin: str) -> list[Section]:
         else:
             raise ValueError(f"'{line}' is none of ask, {', '.join(_MARKS)}, ?, ! and an answer")
 
-    number = 0
-    for number, raw in enumerate(text.splitlines(), 1):
-        if (line := raw.strip()) and not line.startswith("#"):
-            try:
-                read_line(line, number)
-            except ValueError as error:
-                raise ValueError(f"{origin}:{number}: {error}.") from None
+    read_lines(text, origin, read_line)
     if asked is not None or wanted is not None:
-        raise ValueError(f"{origin}:{number}: the last question is not finished.")
+        raise ValueError(f"{origin}:{len(text.splitlines())}: the last question is not finished.")
     _check_sections(sections, origin)
     return sections
 

@@ -182,6 +182,19 @@ class Page:
         return found
 
 
+def read_lines(text: str, origin: str, read_line: Callable[[str, int], None]) -> None:
+    """Has each line of a grammar read, with its number, but for empty lines and comments.
+
+    Raises ValueError that names the line of ``origin`` of which ``read_line`` raised one.
+    """
+    for number, raw in enumerate(text.splitlines(), 1):
+        if (line := raw.strip()) and not line.startswith("#"):
+            try:
+                read_line(line, number)
+            except ValueError as error:
+                raise ValueError(f"{origin}:{number}: {error}.") from None
+
+
 def read_pages(text: str, origin: str) -> list[Page]:
     """The pages of a grammar. Raises ValueError that names the line of ``origin`` which cannot be read."""
     pages: list[Page] = []
@@ -220,12 +233,7 @@ def read_pages(text: str, origin: str) -> list[Page]:
         else:
             raise ValueError(f"'{line}' is none of list, page, with, fact, >, ?, ! and ~")
 
-    for number, raw in enumerate(text.splitlines(), 1):
-        if (line := raw.strip()) and not line.startswith("#"):
-            try:
-                read_line(line, number)
-            except ValueError as error:
-                raise ValueError(f"{origin}:{number}: {error}.") from None
+    read_lines(text, origin, read_line)
     if not pages:
         raise ValueError(f"{origin} has no page.")
     for name, values in lists.items():

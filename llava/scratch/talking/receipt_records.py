@@ -40,9 +40,13 @@ FORMS = (
 )  # fmt: skip
 
 
-def lay_out_prices(rng: random.Random, rows: Sequence[tuple[str, str]]) -> list[tuple[str, ...]]:
-    """Names and prices as rows of cells: side by side, in one cell, the price first, or in the row below."""
-    way = rng.choices(("beside", "joined", "first", "below"), (0.5, 0.2, 0.12, 0.18))[0]
+def draw_price_layout(rng: random.Random) -> str:
+    """How prices stand to their names: "beside", "joined" in one cell, "first", or "below"."""
+    return rng.choices(("beside", "joined", "first", "below"), (0.5, 0.2, 0.12, 0.18))[0]
+
+
+def lay_out_prices(way: str, rows: Sequence[tuple[str, str]]) -> list[tuple[str, ...]]:
+    """Names and prices as rows of cells. ``way``: of ``draw_price_layout``."""
     if way == "below":
         return [(cell,) for row in rows for cell in row]
     if way == "joined":
@@ -179,7 +183,7 @@ def _draw_lines(rng: random.Random, receipt: _Receipt) -> list[Line]:
     for key, value in rows:
         amount = f"{rng.randint(1, 4)} x " if rng.random() < 0.1 and key in receipt.items else ""
         counted.append((amount + key, value))
-    table += lay_out_prices(rng, counted)
+    table += lay_out_prices(draw_price_layout(rng), counted)
     if rng.random() < 0.3:
         table.append((rng.choice(_THANKS),))
     return [line for y, row in enumerate(table) for line in place_row(y, *row)]

@@ -11,9 +11,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from llava.model.lexical.description import add_article
 from llava.scratch.talking.drawn_values import FIRST_NAMES, LAST_NAMES, MONTHS, STREETS
 from llava.scratch.talking.off_topic import ask_for_presence, ask_off_topic
-from llava.synth.scene import article
 
 Turns = list[tuple[str, str]]
 
@@ -143,11 +143,6 @@ def pick(rng: random.Random, *ways: str) -> str:
 def quote(rng: random.Random, text: str) -> str:
     """A text as an answer quotes it: in one of three cases in quotation marks."""
     return rng.choice((f'"{text}"', text, text))
-
-
-def add_article(name: str) -> str:
-    """The name with its indefinite article: "an orange star"."""
-    return f"{article(name)} {name}"
 
 
 def say_place(place: str) -> str:

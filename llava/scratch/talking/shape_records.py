@@ -6,11 +6,10 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from llava.model.lexical.description import PLACES, describe, find_relations, name_place, name_several
+from llava.model.lexical.description import PLACES, add_article, describe, find_relations, name_place, name_several
 from llava.scratch.talking.seen_records import (
     Drawn,
     Record,
-    add_article,
     ask_description,
     ask_for_option,
     ask_unknown,

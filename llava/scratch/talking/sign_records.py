@@ -7,13 +7,12 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
-from llava.model.lexical.description import describe
+from llava.model.lexical.description import add_article, describe
 from llava.scratch.talking.drawn_values import LIGHT_PLATES, PLATES, SIGNS, draw_texts
 from llava.scratch.talking.page_grammar import draw_phrase
 from llava.scratch.talking.seen_records import (
     Line,
     Record,
-    add_article,
     ask_description,
     ask_for_option,
     ask_unknown,

@@ -244,7 +244,7 @@ def run_layer(
 
 def normalize(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
     """RMSNorm, in float32."""
-    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps) * weight
+    return functional.rms_norm(x, (x.shape[-1],), weight, eps)
 
 
 def _project(x: torch.Tensor, matrix: torch.Tensor, lora: _Lora, parts: Sequence[int]) -> Sequence[torch.Tensor]:

@@ -35,7 +35,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from llava.scratch.talking.drawn_values import CITIES, FIRST_NAMES, MONTHS, draw_apart, draw_person
-from llava.scratch.talking.page_grammar import MONTH_NAMES, WEEKDAYS, check_braces, read_folder
+from llava.scratch.talking.page_grammar import MONTH_NAMES, WEEKDAYS, check_braces, read_folder, read_lines
 
 _SHORT_DAYS = "Mon Tue Wed Thu Fri Sat Sun".split()
 _TIMES = ("months", "years", "weekdays")
@@ -144,14 +144,14 @@ class Topic:
 def read_topics(text: str, origin: str) -> list[Topic]:
     """The topics of a grammar. Raises ValueError that names the line of ``origin`` which cannot be read."""
     topics: list[Topic] = []
-    for number, raw in enumerate(text.splitlines(), 1):
-        line = raw.strip()
-        if not line or line.startswith("#"):
-            continue
+
+    def read_line(line: str, number: int) -> None:
         try:
             _read_line(topics, line, number)
         except ValueError as error:
-            raise ValueError(f"{origin}:{number}: '{line}' cannot be read: {error}.") from error
+            raise ValueError(f"'{line}' cannot be read: {error}") from error
+
+    read_lines(text, origin, read_line)
     if not topics:
         raise ValueError(f"{origin} has no topic.")
     for topic in topics:
