@@ -37,7 +37,7 @@ def test_the_readme_shows_the_demo_as_it_runs() -> None:
     image, question = demo()
     (right,) = [answer for *asked, answer in examples() if tuple(asked) == (image, question)]
     (shown,) = re.findall(f'^\\$ llava ask examples/{image} "{re.escape(question)}"\n(.*[.])$', text, re.MULTILINE)
-    assert right in shown.strip(".").split()  # the default model answers in a sentence
+    assert right in re.findall(r"\w+", shown)  # the default model answers in a sentence
     assert "DEMO OUTPUT" not in text
     assert "TEST OUTPUT" not in text
 

@@ -3,8 +3,10 @@
 The form is fixed, and every part is left out where it is empty:
 
     3 objects from left to right: red star (top left), blue circle (center), red cross (right). From top to bottom: red
-    star, blue circle, red cross. Colors: 2 red, 1 blue. Shapes: 1 star, 1 circle, 1 cross. The star is red. The circle
-    is blue. The cross is red. The blue shape is a circle.
+    star, blue circle, red cross. Colors: red 2, blue 1. Shapes: stars 1, circles 1, crosses 1. Largest: blue circle;
+    smallest: red star. In the top left: red star. In the center: blue circle. On the right: red cross. Left of the red
+    cross: red star, blue circle. (and so on) The star is red. The circle is blue. The cross is red. The blue shape is a
+    circle.
     Bar chart "Sold", 2 bars from left to right: Tea 37 (red), Milk 52 (blue). Largest: Milk 52; smallest: Tea 37.
     Text (2 lines):
     1. OPEN (white on red)
@@ -15,7 +17,8 @@ Two objects are also related to each other, in both directions and in a sentence
     The red star is left of the blue circle. The red star is above the blue circle. The blue circle is right of the red
     star. The blue circle is below the red star.
 
-A chart of one line is told as
+The model copies what follows a word that it is asked for more surely than what stands before it, so what is asked for
+from both ends is told from both. A chart of one line is told as
 
     Line chart "Sold" (blue), 3 points from left to right: Jan 12, Feb 15, Mar 9. Highest: Feb 15; lowest: Mar 9; it
     falls overall.
@@ -25,7 +28,14 @@ and of several, a line of text for each of them:
     Line chart "Sold", 2 lines, 3 points from left to right.
     Tea (blue): Jan 12, Feb 15, Mar 9. Highest: Feb 15; lowest: Mar 9; it falls overall.
     Milk (red): Jan 3, Feb 5, Mar 8. Highest: Mar 8; lowest: Jan 3; it rises overall.
+    Highest at each: Jan Tea, Feb Tea, Mar Tea. Rising: Milk. Falling: Tea.
     From the highest line to the lowest: Tea, Milk.
+
+Bars in groups are told by their series in the same way, below all of them:
+
+    Men (blue): Berlin 14, Madrid 10. Highest: Berlin 14; lowest: Madrid 10.
+    Women (orange): Berlin 18, Madrid 8. Highest: Berlin 18; lowest: Madrid 8.
+    Highest at each: Berlin Women, Madrid Men.
 
 Below the head of a table, each cell is told with its column's name, and its numbers are compared (``row_tables``):
 
@@ -46,15 +56,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from llava.model.lexical.row_tables import find_extremes, label_cells, list_order
 
 # The description of a dense page ends after this many characters, at the end of a line: about 350 tokens.
 MAX_CHARACTERS = 1200
-# Of more objects, none is told by its kind or its colour.
+# Of more objects, none is told by its kind, its colour or its place.
 _MOST_TOLD_APART = 6
+# Of more objects, none is told by what is beside, above and below it.
+_MOST_RELATED = 3
+# One object is larger than another if its box's sides are, in the mean, this many times as long.
+_LARGER = 1.2
 # Two objects are beside each other, or one above the other, if their middles are this far apart, as a part of the
 # image's shorter side.
 LEAST_APART = 0.05
@@ -260,21 +274,60 @@ def _describe_objects(size: tuple[int, int], objects: Sequence[SeenObject]) -> s
     listed = ", ".join(f"{_name(seen)} ({name_place(seen.box, size)})" for seen in across)
     text = f"{len(across)} objects from left to right: {listed}. From top to bottom: {', '.join(map(_name, down))}."
     colours, kinds = Counter(seen.colour for seen in across), Counter(seen.kind for seen in across)
-    shapes = [f"{count} {name_several(kind) if count > 1 else kind}" for kind, count in kinds.most_common()]
-    colored = [f"{count} {colour}" for colour, count in colours.most_common()]
+    shapes = [f"{name_several(kind)} {count}" for kind, count in kinds.most_common()]
+    colored = [f"{colour} {count}" for colour, count in colours.most_common()]
+    sizes = _compare_sizes(across)
     related = _relate(across[0], across[1], size) if len(across) == 2 else ""
-    told = _tell_apart(across, kinds, colours) if len(across) <= _MOST_TOLD_APART else ""
-    return f"{text}{related} Colors: {', '.join(colored)}. Shapes: {', '.join(shapes)}.{told}"
+    around = _find_around(across, size) if len(across) <= _MOST_RELATED else ""
+    told = _tell_apart(across, kinds, colours, size) if len(across) <= _MOST_TOLD_APART else ""
+    return f"{text}{related} Colors: {', '.join(colored)}. Shapes: {', '.join(shapes)}.{sizes}{around}{told}"
 
 
-def _tell_apart(objects: Sequence[SeenObject], kinds: Counter[str], colours: Counter[str]) -> str:
-    """A sentence for each object that its kind or its colour tells from the others: the model copies what follows a
-    word it was asked for more surely than what stands before it.
-    """
+def _tell_apart(
+    objects: Sequence[SeenObject], kinds: Counter[str], colours: Counter[str], size: tuple[int, int]
+) -> str:
+    """What is at each place, and a sentence for each object that its kind or its colour tells from the others."""
+    there: dict[str, list[str]] = {}
+    for seen in objects:
+        there.setdefault(name_place(seen.box, size), []).append(_name(seen))
+    by_place = [f" {say_place(place).capitalize()}: {', '.join(names)}." for place, names in there.items()]
     by_kind = [f" The {seen.kind} is {seen.colour}." for seen in objects if kinds[seen.kind] == 1]
     lone = [seen for seen in objects if colours[seen.colour] == 1]
     by_colour = [f" The {seen.colour} shape is {add_article(seen.kind)}." for seen in lone]
-    return "".join(by_kind + by_colour)
+    return "".join(by_place + by_kind + by_colour)
+
+
+def say_place(place: str) -> str:
+    """A ninth of the image as an adverbial: "in the top left", "on the right"."""
+    return f"{'on' if place in ('left', 'right') else 'at' if place in ('top', 'bottom') else 'in'} the {place}"
+
+
+def find_sizes(boxes: Sequence[Box]) -> tuple[int | None, int | None]:
+    """Which box is clearly larger than all others, and which is smaller; None where none is."""
+    sides = [((box[2] - box[0]) * (box[3] - box[1])) ** 0.5 for box in boxes]
+    order = sorted(range(len(sides)), key=sides.__getitem__)
+    if len(order) < 2:
+        return None, None
+    is_largest, is_smallest = (sides[b] >= _LARGER * sides[a] for a, b in (order[-2:], order[:2]))
+    return order[-1] if is_largest else None, order[0] if is_smallest else None
+
+
+def _compare_sizes(objects: Sequence[SeenObject]) -> str:
+    found = zip(("largest", "smallest"), find_sizes([seen.box for seen in objects]), strict=True)
+    told = [f"{which}: {_name(objects[i])}" for which, i in found if i is not None]
+    return f" {'; '.join(told).capitalize()}." if told else ""
+
+
+def _find_around(objects: Sequence[SeenObject], size: tuple[int, int]) -> str:
+    """What is left of, right of, above and below each object whose name is its alone."""
+    names = Counter(map(_name, objects))
+    found: dict[str, list[str]] = {}
+    for seen in objects:
+        for other in objects:
+            if names[_name(seen)] == 1 and other is not seen:
+                for way in find_relations(other.box, seen.box, size):
+                    found.setdefault(f" {way.capitalize()} the {_name(seen)}", []).append(_name(other))
+    return "".join(f"{where}: {', '.join(there)}." for where, there in found.items())
 
 
 def add_article(name: str) -> str:
@@ -331,7 +384,46 @@ def _describe_bars(chart: ChartTable) -> str:
     most, least = (find(chart.bars, key=lambda bar: bar.size) for find in (max, min))
     largest, smallest = (" ".join(filter(None, (bar.label or bar.colour, bar.value))) for bar in (most, least))
     ranked = list_order([bar.label or bar.colour for bar in chart.bars], [bar.size for bar in chart.bars])
-    return f"{text} {order}: {listed}. Largest: {largest}; smallest: {smallest}{ranked}."
+    series = find_series(chart)
+    rows = [f"{text} {order}: {listed}. Largest: {largest}; smallest: {smallest}{ranked}."]
+    rows += [f"{each.name} ({each.colour}): {_list_points(each)}" for each in series]
+    return "\n".join([*rows, _rank_at_each(series)]) if series else rows[0]
+
+
+def find_series(chart: ChartTable) -> tuple[ChartLine, ...]:
+    """The series of a chart's bars in groups, as the lines of a line chart; () where the bars are in no groups.
+
+    A bar of a group is labelled with the group's name and its series', which has one colour.
+    """
+    by_colour: dict[str, list[Bar]] = {}
+    for bar in chart.bars:
+        by_colour.setdefault(bar.colour, []).append(bar)
+    series = []
+    for colour, bars in by_colour.items():
+        name = _find_end([bar.label for bar in bars])
+        points = [replace(bar, label=bar.label.removesuffix(f" {name}")) for bar in bars]
+        series.append(ChartLine(name, colour, tuple(points)))
+    groups = {tuple(point.label for point in each.points) for each in series}
+    is_grouped = len(series) > 1 and len(groups) == 1 and len(series[0].points) > 1
+    return tuple(series) if is_grouped and all(each.name for each in series) else ()
+
+
+def _find_end(labels: Sequence[str]) -> str:
+    """The words that all labels end in, after at least one other word; "" if there are none."""
+    split = [label.split() for label in labels]
+    most = min(map(len, split)) - 1
+    same = [n for n in range(1, most + 1) if len({tuple(words[-n:]) for words in split}) == 1]
+    return " ".join(split[0][-same[-1] :]) if same else ""
+
+
+def _rank_at_each(lines: Sequence[ChartLine]) -> str:
+    """Which of several lines or series is the highest at each of their points; equal ones are both named."""
+    told = []
+    for points in zip(*(line.points for line in lines), strict=False):
+        most = max(point.size for point in points)
+        names = [line.name or line.colour for line, point in zip(lines, points, strict=True) if point.size == most]
+        told.append(f"{points[0].label} {' and '.join(names)}")
+    return f"Highest at each: {', '.join(told)}."
 
 
 def _describe_lines(chart: ChartTable) -> str:
@@ -340,18 +432,29 @@ def _describe_lines(chart: ChartTable) -> str:
     count = f"{len(first.points)} point{'s' if len(first.points) > 1 else ''} from left to right"
     if len(chart.lines) == 1:
         name = f"{first.name}, {first.colour}" if first.name else first.colour
-        return f"Line chart{title} ({name}), {count}: {_list_points(first)}"
+        return f"Line chart{title} ({name}), {count}: {_list_points(first, has_trend=True)}"
     rows = [f"Line chart{title}, {len(chart.lines)} lines, {count}."]
-    rows += [f"{line.name or 'Line'} ({line.colour}): {_list_points(line)}" for line in chart.lines]
+    rows += [f"{line.name or 'Line'} ({line.colour}): {_list_points(line, has_trend=True)}" for line in chart.lines]
     ranked = sorted(chart.lines, key=lambda line: -sum(point.size for point in line.points) / len(line.points))
+    rows.append(_rank_at_each(chart.lines) + _group_trends(chart.lines))
     rows.append(f"From the highest line to the lowest: {', '.join(line.name or line.colour for line in ranked)}.")
     return "\n".join(rows)
 
 
-def _list_points(line: ChartLine) -> str:
+def _group_trends(lines: Sequence[ChartLine]) -> str:
+    """The names of the lines that rise overall, and of those that fall."""
+    told = ""
+    for word, trend in (("Rising", "rises overall"), ("Falling", "falls overall")):
+        names = [line.name or line.colour for line in lines if line.trend == trend]
+        told += f" {word}: {', '.join(names)}." if names else ""
+    return told
+
+
+def _list_points(line: ChartLine, has_trend: bool = False) -> str:
     listed = [" ".join(filter(None, (point.label, point.value))) for point in line.points]
     if len(listed) < 2:
         return f"{listed[0]}."
     sizes = [point.size for point in line.points]
     high, low = (listed[sizes.index(most(sizes))] for most in (max, min))
-    return f"{', '.join(listed)}. Highest: {high}; lowest: {low}; it {line.trend}."
+    trend = f"; it {line.trend}" if has_trend else ""
+    return f"{', '.join(listed)}. Highest: {high}; lowest: {low}{trend}."

@@ -12,6 +12,8 @@ from typing import NamedTuple
 # A head and this many rows below it, with as many cells each, are a table.
 _LEAST_ROWS = 2
 _LEAST_COLUMNS = 3
+# So many rows of words alone, in so many columns, are a table where but one cell of the head is a known one.
+_LEAST_ROWS_OF_WORDS = 3
 # What heads a column, in tables of two columns and in those without numbers, which are otherwise taken for plain text.
 _HEADS = re.compile(
     r"(?i)(.* )?(name|day|date|time|month|year|week|city|town|country|place|room|teacher|subject|class|course|team"
@@ -19,7 +21,10 @@ _HEADS = re.compile(
     r"|points?|score|goals|wins|rank|grade|mark|age|height|weight|length|width|size|distance|speed|seconds|minutes|hours"
     r"|days|weeks|temperature|degrees|euros?|dollars?|pounds|percent|share|votes|visitors|sales|stock|shelf|book|author"
     r"|host|guest|coach|driver|dish|drink|animal|river|mountain|language|currency|buy|sell|from|to|track|gate|platform"
-    r"|status|destination|departure|arrival|floor|department|job|role|color|colour|kind|type|code|phone|email|km|kg|cm)"
+    r"|status|destination|departure|arrival|floor|department|job|role|color|colour|kind|type|code|phone|email|km|kg|cm"
+    r"|morning|afternoon|evening|monday|tuesday|wednesday|thursday|friday|calories|kcal|protein|fat|sugar|income|costs"
+    r"|expenses|spent|budget|population|area|pages|seats|rooms|orders|rating|salary|duration|won|lost|drawn|played|high"
+    r"|low|min|max|start|end|adult|child|small|medium|large|single|double|return)"
     r"( ?\(.*\))?"
 )
 # So many prices in a list are compared, and so many columns of a table.
@@ -188,6 +193,7 @@ def _open_table(rows: Sequence[Sequence[str]], spans: Sequence[Sequence[Span]], 
     whole = [row for row, own in zip(rows[start + 1 :], columns, strict=False) if own == every]
     if len(columns) < _LEAST_ROWS or 2 * len(whole) < len(columns):
         return None
+    is_known = is_known or (any(are_known) and len(whole) >= _LEAST_ROWS_OF_WORDS)
     below = list(zip(*whole, strict=True))
     has_numbers = any(all(map(_has_digit, cells)) for cells in below)
     # A name with a digit, such as "Q2", heads numbers or plain names, and nothing that is written like it.

@@ -6,9 +6,17 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
-from llava.model.lexical.description import Bar, ChartTable, describe
+from llava.model.lexical.description import Bar, ChartLine, ChartTable, describe, find_series
 from llava.scratch.talking.drawn_values import CITIES, MONTHS, draw_apart, draw_label
-from llava.scratch.talking.seen_records import Record, ask_description, ask_for_option, ask_unknown, pick, place_row
+from llava.scratch.talking.seen_records import (
+    Record,
+    ask_description,
+    ask_for_option,
+    ask_unknown,
+    list_all,
+    pick,
+    place_row,
+)
 from llava.synth.scene import SCENE_COLORS
 
 TOPICS = (
@@ -58,6 +66,7 @@ def draw_chart_record(rng: random.Random) -> Record:
     _ask_for_values(rng, record, chart)
     _ask_about_chart(rng, record, chart)
     ask_for_axes(rng, record, chart)
+    _ask_about_series(rng, record, find_series(chart))
     ask_unknown(rng, record, rate=0.4)
     return record.shorten(rng)
 
@@ -132,6 +141,44 @@ def _draw_pie(rng: random.Random) -> ChartTable:
     bars = tuple(Bar(label, colour, f"{share:.{digits}f}%", share)
                  for label, colour, share in zip(rng.sample(labels, count), colours, shares, strict=True))  # fmt: skip
     return ChartTable("", bars, is_pie=True)
+
+
+def _ask_about_series(rng: random.Random, record: Record, series: Sequence[ChartLine]) -> None:
+    """What is highest in a series and in a group, and how two series compare in a group."""
+    if not series:
+        return
+    for each in rng.sample(series, 2):
+        word, most = rng.choice((("most", max), ("highest", max), ("fewest", min), ("lowest", min)))
+        best = most(each.points, key=lambda point: point.size)
+        question = pick(rng, "Where is {0} {1}?", "Which has the {1} {0}?", "For which is {0} the {1}?",
+                        "In which group is {0} {1}?")  # fmt: skip
+        record.ask(question.format(each.name, word), f"{each.name} is {word} in {best.label}, with {best.value}.")
+    record.ask(pick(rng, "What do the colors stand for?", "Which series are there?", "What does the legend say?"),
+               f"The series are {list_all([each.name for each in series])}.")  # fmt: skip
+    each = rng.choice(series)
+    record.ask(f"What color is {each.name}?", f"{each.name} is {each.colour}.")
+    record.ask(f"What does {each.colour} stand for?", f"{each.colour.capitalize()} stands for {each.name}.")
+    for at in rng.sample(range(len(series[0].points)), 2):
+        compare_at(rng, record, series, at)
+
+
+def compare_at(rng: random.Random, record: Record, lines: Sequence[ChartLine], at: int) -> None:
+    """Adds questions which of several lines or series is the highest at one of their points, and whether one is."""
+    points, label = [line.points[at] for line in lines], lines[0].points[at].label
+    ranked = sorted(zip(points, lines, strict=True), key=lambda pair: -pair[0].size)
+    (best, top), (second, other) = ranked[:2]
+    if best.size == second.size:
+        return
+    word = "higher" if len(lines) == 2 else "the highest"
+    question = pick(rng, "Which is {0} at {1}?", "Which is {0} in {1}?", "Which one is {0} for {1}?",
+                    "What is {0} in {1}?", "Which has more in {1}?", "Who has the most in {1}?",
+                    "Which is larger in {1}?")  # fmt: skip
+    listed = list_all([f"{line.name} is {point.value}" for point, line in zip(points, lines, strict=True)])
+    record.ask(question.format(word, label), f"At {label}, {top.name} is the highest: {listed}.")
+    a, b = (top, other) if rng.random() < 0.5 else (other, top)
+    question = pick(rng, "Is {} higher than {} in {}?", "Is {} more than {} at {}?", "Are there more {} than {} in {}?")
+    word = "Yes" if a is top else "No"
+    record.ask(question.format(a.name, b.name, label), f"{word}, {top.name} is the highest in {label}: {listed}.")
 
 
 def _ask_for_extremes(rng: random.Random, record: Record, chart: ChartTable) -> None:

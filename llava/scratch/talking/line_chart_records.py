@@ -10,6 +10,7 @@ from llava.scratch.talking.chart_records import (
     TOPICS,
     ask_for_axes,
     ask_for_title,
+    compare_at,
     describe_with,
     name_axes,
 )
@@ -133,14 +134,15 @@ def _ask_about_lines(rng: random.Random, record: Record, chart: ChartTable) -> N
 
 
 def _compare_lines(rng: random.Random, record: Record, chart: ChartTable) -> None:
-    at = rng.randrange(len(chart.lines[0].points))
-    label = chart.lines[0].points[at].label
-    ranked = sorted(chart.lines, key=lambda line: -line.points[at].size)
-    if ranked[0].points[at].size > ranked[1].points[at].size:
-        listed = list_all([f"{line.name} is {line.points[at].value}" for line in chart.lines])
-        question = pick(rng, f"Which line is higher at {label}?", f"Which line is the highest at {label}?",
-                        f"Which is higher at {label}?")  # fmt: skip
-        record.ask(question, f"At {label}, {ranked[0].name} is the highest: {listed}.")
+    for at in rng.sample(range(len(chart.lines[0].points)), 2):
+        compare_at(rng, record, chart.lines, at)
+    for verbs, trend in ((("rises", "goes up", "increases", "grows"), "rises overall"),
+                         (("falls", "goes down", "decreases", "drops"), "falls overall")):  # fmt: skip
+        names = [line.name for line in chart.lines if line.trend == trend]
+        word = rng.choice(verbs)
+        plural = {"goes up": "go up", "goes down": "go down"}.get(word, word.removesuffix("s"))
+        answer = f"{list_all(names)} {word if len(names) == 1 else plural}." if names else f"No line {word} overall."
+        record.ask(pick(rng, "Which line {}?", "Which one {}?", "What {}?", "Which of them {}?").format(word), answer)
     means = {line.name: sum(point.size for point in line.points) for line in chart.lines}
     top = max(means, key=lambda name: means[name])
     question = pick(rng, "Which line is the highest overall?", "Which line is higher overall?", "Which is higher?")

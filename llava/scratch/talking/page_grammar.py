@@ -42,14 +42,7 @@ from llava.scratch.talking.drawn_values import (
     draw_phone,
     draw_time,
 )
-from llava.scratch.talking.seen_records import (
-    Line,
-    Record,
-    ask_for_option,
-    ask_for_text,
-    ask_unknown,
-    place_row,
-)
+from llava.scratch.talking.seen_records import Line, Record, ask_for_option, ask_for_text, ask_unknown, place_row
 from llava.synth import words
 
 TITLE = "title"

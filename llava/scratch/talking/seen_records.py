@@ -145,11 +145,6 @@ def quote(rng: random.Random, text: str) -> str:
     return rng.choice((f'"{text}"', text, text))
 
 
-def say_place(place: str) -> str:
-    """A ninth of the image as an adverbial: "top left" -> "in the top left"."""
-    return f"in the {place}"
-
-
 def list_all(items: Sequence[str]) -> str:
     """Items as an enumeration in a sentence: "a, b and c"."""
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"

@@ -6,7 +6,16 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from llava.model.lexical.description import PLACES, add_article, describe, find_relations, name_place, name_several
+from llava.model.lexical.description import (
+    PLACES,
+    add_article,
+    describe,
+    find_relations,
+    find_sizes,
+    name_place,
+    name_several,
+    say_place,
+)
 from llava.scratch.talking.seen_records import (
     Drawn,
     Record,
@@ -16,10 +25,15 @@ from llava.scratch.talking.seen_records import (
     ask_where_no_text_is,
     list_all,
     pick,
-    say_place,
 )
 from llava.synth.drawing import SHAPES
 from llava.synth.scene import SCENE_COLORS
+
+# Words for the largest and for the smallest object; of two, also those that compare them.
+_LARGE, _SMALL = ("largest", "biggest"), ("smallest", "tiniest")
+_COMPARED = {_LARGE: ("larger", "bigger", "big", "large"), _SMALL: ("smaller", "small", "little")}
+# What is around an object is asked for where the description tells it.
+_MOST_AROUND = 3
 
 _OPPOSITES = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 
@@ -113,8 +127,58 @@ def _ask_where(rng: random.Random, record: Record, scene: _Scene) -> None:
         )
         record.ask(question.format(name), f"The {name} is {say_place(place)}.")
     else:
-        there = [add_article(_name(other)) for other in scene.seen if name_place(other.box, scene.size) == place]
-        record.ask(f"What is {say_place(place)}?", f"In the {place} there is {list_all(there)}.")
+        _ask_what_is_there(rng, record, scene, place)
+
+
+def _ask_what_is_there(rng: random.Random, record: Record, scene: _Scene, place: str) -> None:
+    where = say_place(place)
+    there = [other for other in scene.seen if name_place(other.box, scene.size) == place]
+    question = pick(rng, "What is {}?", "What do you see {}?", "Which object is {}?", "What's {}?").format(where)
+    record.ask(question, f"{where.capitalize()} there is {list_all([add_article(_name(one)) for one in there])}.")
+    if len(there) > 1:
+        return
+    [one] = there
+    same = rng.choice((one.kind, "shape", "object"))
+    question = pick(rng, "What color is the {} {}?", "Which color does the {} {} have?").format(same, where)
+    record.ask(question, f"The {same} {where} is {one.colour}.")
+    question = pick(rng, "What shape is {}?", "What kind of shape is {}?", "Which shape is {}?").format(where)
+    record.ask(question, f"The shape {where} is {add_article(one.kind)}.")
+
+
+def _ask_sizes(rng: random.Random, record: Record, scene: _Scene) -> None:
+    """Which object is clearly larger or smaller than all others."""
+    for i, words in zip(find_sizes([one.box for one in scene.seen]), (_LARGE, _SMALL), strict=True):
+        if i is None:
+            continue
+        one, most = scene.seen[i], rng.choice(words)
+        word = most if len(scene.seen) > 2 or rng.random() < 0.3 else rng.choice(_COMPARED[words])
+        what = pick(rng, "shape", "object")
+        question = pick(
+            rng, "Which {} is the {}?", "What is the {1} {0}?", "Which one is the {1}?", "What's the {1} one?"
+        )
+        record.ask(question.format(what, most), f"The {most} {what} is the {_name(one)}.")
+        question = pick(rng, "What color is the {} {}?", "Which color does the {} {} have?").format(word, what)
+        record.ask(question, f"The {word} {what} is {one.colour}.")
+        record.ask(f"What shape is the {word} one?", f"The {word} one is {add_article(one.kind)}.")
+
+
+def _ask_around(rng: random.Random, record: Record, scene: _Scene) -> None:
+    """What is left of, right of, above or below one of up to three objects."""
+    alone = [one for one in scene.seen if scene.names.count(_name(one)) == 1]
+    if not alone or not 1 < len(scene.seen) <= _MOST_AROUND:
+        return
+    one = rng.choice(alone)
+    name = one.kind if scene.kinds.count(one.kind) == 1 and rng.random() < 0.5 else _name(one)
+    way = rng.choice(tuple(_OPPOSITES))
+    there = [
+        other for other in scene.seen if other is not one and way in find_relations(other.box, one.box, scene.size)
+    ]
+    where = f"to the {way} the {name}" if way.endswith("of") and rng.random() < 0.4 else f"{way} the {name}"
+    question = pick(rng, "What is {}?", "What is {}?", "Which shape is {}?", "Which object is {}?", "What's {}?")
+    listed = list_all([f"the {_name(other)}" for other in there]) if there else "nothing"
+    record.ask(question.format(where), f"{where.capitalize()} is {listed}.")
+    if len(there) == 1:
+        record.ask(f"What color is the shape {where}?", f"The shape {where} is {there[0].colour}.")
 
 
 def _ask_existence(rng: random.Random, record: Record, scene: _Scene) -> None:
@@ -215,6 +279,8 @@ _QUESTIONS: tuple[Callable[[random.Random, Record, _Scene], None], ...] = (
     *[_ask_existence] * 2,
     *[_ask_how_many] * 3,
     *[_ask_relation] * 3,
+    *[_ask_around] * 2,
+    _ask_sizes,
     _ask_order,
     *[_ask_option] * 2,
     _describe,

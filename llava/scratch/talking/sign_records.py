@@ -33,6 +33,8 @@ _READ = (
 _PLAIN_SHARE = 0.25
 # Of the signs, those whose rows are parts of one text.
 _BROKEN_SHARE = 0.6
+_SIGN_WAYS = ("What does the {} say?", "What is written on the {}?", "Read the {}.", "Can you read the {}?",
+              "What's on the {}?", "What does it say on the {}?", "What does the {} tell me?")  # fmt: skip
 _ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
 
 
@@ -75,8 +77,8 @@ def _draw_plain_record(rng: random.Random) -> Record:
     record = Record("signs", describe((400, 300), place_row(0, text), []))
     noun, this_is, does = ("word", "is this", "does") if len(text.split()) == 1 else ("words", "are these", "do")
     ways = (*_READ, f"What {noun} {this_is}?", f"Which {noun} can you read?", f"Read the {noun}.",
-            f"What {does} the {noun} say?")  # fmt: skip
-    for question in rng.sample(ways, 5):
+            f"What {does} the {noun} say?", *[way.format("sign") for way in _SIGN_WAYS])  # fmt: skip
+    for question in rng.sample(ways, 6):
         answers = (f"It says {quote(rng, text)}.", f"The text says {quote(rng, text)}.", f"It says {text}.")
         record.ask(question, pick(rng, *answers))
     question = pick(rng, "Is there any text?", "Do you see any text?", "Is there any writing?")
@@ -90,8 +92,7 @@ def _draw_plain_record(rng: random.Random) -> Record:
 
 def _ask_about_sign(rng: random.Random, record: Record, noun: str, lines: Sequence[Line]) -> None:
     text, ink, ground = " ".join(line.text for line in lines), lines[0].ink, lines[0].ground
-    ways = (*_READ, f"What does the {noun} say?", f"What is written on the {noun}?", f"Read the {noun}.",
-            f"Can you read the {noun}?", f"What's on the {noun}?")  # fmt: skip
+    ways = (*_READ, *[way.format(noun) for way in _SIGN_WAYS])
     for question in rng.sample(ways, 2):
         record.ask(question, pick(rng, f"The {noun} says {quote(rng, text)}.", f"It says {quote(rng, text)}."))
     question = pick(rng, "Is there any text?", "Do you see any text?", f"Is there a {noun}?", "Is there any writing?")

@@ -7,7 +7,7 @@ import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llava.model.lexical.description import PLACES, describe
+from llava.model.lexical.description import PLACES, describe, say_place
 from llava.scratch.talking.kind_talk import talk_of_kind
 from llava.scratch.talking.off_topic import UNKNOWN, ask_off_topic
 from llava.scratch.talking.seen_records import (
@@ -19,7 +19,6 @@ from llava.scratch.talking.seen_records import (
     ask_where_no_text_is,
     list_all,
     pick,
-    say_place,
 )
 from llava.scratch.talking.thing_groups import ANIMALS, FOODS, GROUPS
 from llava.scratch.things.names import is_plural, with_article
