@@ -11,3 +11,4 @@ class Line(NamedTuple):
     ink: str = "black"
     ground: str = "white"
     score: float = 1.0
+    drop: float = 0.0

@@ -393,6 +393,7 @@ def test_a_line_chart_is_told_in_its_fixed_form() -> None:
         "Line chart, 2 lines, 3 points from left to right.\n"
         "Milk (red): Jan 3, Feb 5, Mar 8. Highest: Mar 8; lowest: Jan 3; it rises overall.\n"
         "Tea (blue): Jan 12, Feb 15, Mar 9. Highest: Feb 15; lowest: Mar 9; it falls overall.\n"
+        "Highest at each: Jan Tea, Feb Tea, Mar Tea. Rising: Milk. Falling: Tea.\n"
         "From the highest line to the lowest: Tea, Milk."
     )
 

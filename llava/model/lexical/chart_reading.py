@@ -138,7 +138,7 @@ def read_chart(objects: Sequence[Drawn], lines: Sequence[ReadLine]) -> Chart | N
     ticks = _find_ticks(bars, words, is_horizontal)
     axis = fit_axis([tick for tick, _ in ticks], base)
     size = median([word.height for word in words]) if words else 0.0
-    tick_lines = {line for tick, line in ticks if axis is not None and _agrees(axis, tick, max(5.0, 0.35 * size))}
+    tick_lines = {line for tick, line in ticks if axis is not None and _agrees(axis, tick, max(5.0, 0.5 * size))}
     others = [w for w in words if w.line not in tick_lines]
     labels = _read_labels(units, others, base)
     if arrangement == "grouped":
@@ -291,7 +291,6 @@ def _split_words(word: _Word) -> list[_Word]:
 
 def _read_labels(units: list[_Unit], words: list[_Word], base: float) -> list[tuple[str, set[int]]]:
     """Each unit's name, and the lines that it comes from: the row of text that is nearest to the base, before it."""
-    names: list[list[_Word]] = [[] for _ in units]
     middles = [unit.middle for unit in units]
     low, high = min(middles), max(middles)
     slot = (high - low) / (len(units) - 1) if len(units) > 1 else math.inf
@@ -306,17 +305,34 @@ def _read_labels(units: list[_Unit], words: list[_Word], base: float) -> list[tu
     ]
     if not below:
         return [("", set()) for _ in units]
-    nearest = max(w.up.high for w in below)
-    row = [w for w in below if w.up.high >= nearest - 0.8 * w.height]
+    # The lowest figure of the value axis may stand a little nearer than the names do.
+    best = max((_name_units(row, middles, slot) for row in _part_rows(below)), key=lambda names: sum(map(bool, names)))
+    texts = [" ".join(w.text for w in sorted(found, key=lambda w: w.along.low)) for found in best]
+    return list(zip(complete_labels(texts), [{w.line for w in found} for found in best], strict=True))
+
+
+def _part_rows(words: list[_Word]) -> list[list[_Word]]:
+    """Words below the base in rows, the nearest to it first."""
+    rows: list[list[_Word]] = []
+    for word in sorted(words, key=lambda w: -w.up.high):
+        if rows and word.up.high >= rows[-1][0].up.high - 0.8 * word.height:
+            rows[-1].append(word)
+        else:
+            rows.append([word])
+    return rows
+
+
+def _name_units(row: list[_Word], middles: list[float], slot: float) -> list[list[_Word]]:
+    """The words of a row that each unit is called by: those whose middles are nearest to its own."""
+    names: list[list[_Word]] = [[] for _ in middles]
     for word in row:
         covered = [m for m in middles if word.along.low < m < word.along.high]
         parts = _split_words(word) if len(covered) > 1 and len(word.text.split()) >= len(covered) else [word]
         for part in parts:
-            at = min(range(len(units)), key=lambda i: abs(middles[i] - part.along.middle))
+            at = min(range(len(middles)), key=lambda i: abs(middles[i] - part.along.middle))
             if abs(middles[at] - part.along.middle) <= 0.6 * slot:
                 names[at].append(part)
-    texts = [" ".join(w.text for w in sorted(found, key=lambda w: w.along.low)) for found in names]
-    return list(zip(complete_labels(texts), [{w.line for w in found} for found in names], strict=True))
+    return names
 
 
 def read_legend(objects: Sequence[Drawn], lines: Sequence[ReadLine]) -> tuple[list[tuple[str, str]], set[int]]:

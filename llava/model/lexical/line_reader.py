@@ -24,6 +24,7 @@ from llava.model.lexical.crop_reader import CROP_HEIGHT, WIDTH_STEP, CropReader,
 from llava.model.lexical.frozen_norms import fuse
 from llava.model.lexical.line_finder import LineFinder, TextLine, make_levels
 from llava.model.lexical.missed_cells import find_missed_cells
+from llava.model.lexical.page_level import find_drops
 from llava.model.lexical.text_prior import TextPrior
 
 # A crop reaches this many heights of a capital above the baseline, below it, and beyond the line's ends. Each line is
@@ -53,6 +54,7 @@ class Line(NamedTuple):
         box: left, top, right and bottom in pixels of the image.
         ink, ground: names of ``colour_names.COLOURS``.
         score: how sure the reading is, 0 to 1.
+        drop: how many pixels lower it stands than on a level page, where its row would be level.
     """
 
     text: str
@@ -60,6 +62,7 @@ class Line(NamedTuple):
     ink: str
     ground: str
     score: float
+    drop: float = 0.0
 
 
 class Reading(NamedTuple):
@@ -89,7 +92,7 @@ class LineReader(nn.Module):
         Raises ValueError for anything else.
         """
         levels, scale = _open(image_3HW)
-        found = sort_lines(self.finder.find(levels))
+        found = self.finder.find(levels)
         lines: list[tuple[TextLine, Line]] = []
         for line, (text, (_, ink, ground, sure, _)) in zip(found, self._read_lines(levels, found), strict=True):
             if text and sure >= (_LEAST_SURE if len(text) > 2 else _LEAST_SURE_SHORT):
@@ -98,7 +101,9 @@ class LineReader(nn.Module):
         clear = [line.capital for line, _ in lines if line.score >= _CLEARLY_FOUND]
         kept = {line: read for line, read in lines if any(_is_alike(line.capital, other) for other in clear)}
         missed = self._read_missed_cells(levels, scale, list(kept))
-        return [(kept | missed)[line] for line in sort_lines([*kept, *missed])] if missed else list(kept.values())
+        ordered = sort_lines([*kept, *missed])
+        drops = [scale * drop for drop in find_drops(ordered)]
+        return [(kept | missed)[line]._replace(drop=drop) for line, drop in zip(ordered, drops, strict=True)]
 
     def _read_missed_cells(self, levels: list[Tensor], scale: float, lines: list[TextLine]) -> dict[TextLine, Line]:
         """The cells of a table that the finder missed, read where they stand."""
@@ -199,15 +204,17 @@ def sort_lines(lines: list[TextLine]) -> list[TextLine]:
         return []
     by_length = sorted(lines, key=lambda line: line.right - line.left)
     slope = by_length[len(by_length) // 2].slope if len(lines) < 4 else _weigh_slopes(lines)
+    drops = dict(zip(lines, find_drops(lines), strict=True))
 
-    def middle(line: TextLine) -> float:
+    def place(line: TextLine) -> float:
         x = (line.left + line.right) / 2
-        return line.baseline + line.slope * (x - line.left) - line.capital / 2 - slope * x
+        middle = line.baseline + line.slope * (x - line.left) - line.capital / 2
+        return middle - (drops[line] if any(drops.values()) else slope * x)
 
     rows: list[list[TextLine]] = []
-    for line in sorted(lines, key=middle):
+    for line in sorted(lines, key=place):
         before = rows[-1][-1] if rows else None
-        if before is not None and middle(line) - middle(before) < 0.5 * min(line.capital, before.capital):
+        if before is not None and place(line) - place(before) < 0.5 * min(line.capital, before.capital):
             rows[-1].append(line)
         else:
             rows.append([line])

@@ -75,7 +75,7 @@ def read_scene(canvas: Tensor | None, lines: Sequence[Any], objects: Sequence[An
     if chart is None or not has_values(chart):
         chart = read_pie(objects, lines)
     if chart is None:
-        return Scene(list(lines), shown, None)
+        return Scene(list(map(_level, lines)), shown, None)
     return Scene([line for i, line in enumerate(lines) if i not in chart.used], shown, _tabulate(chart))
 
 
@@ -144,6 +144,12 @@ def _are_rows(bars: Sequence[Drawn], lines: Sequence[Any]) -> bool:
 def _count_across(boxes: Sequence[Box]) -> int:
     """How many boxes lie on the first one's height, it among them."""
     return sum(box[1] < (boxes[0][1] + boxes[0][3]) / 2 < box[3] for box in boxes)
+
+
+def _level(line: Any) -> Any:
+    """A line where it would be on a level page, by which it joins its row."""
+    left, top, right, bottom = line.box
+    return line if not line.drop else line._replace(box=(left, top - line.drop, right, bottom - line.drop))
 
 
 def _is_text(text: str) -> bool:

@@ -20,6 +20,10 @@ _TOO_LARGE, _LARGEST_EXPONENT = 1e16, 15.0
 _ROUND, _MOST_STEPS = (1.0, 2.0, 2.5, 5.0, 10.0), 6
 
 
+# So many ticks tell a scale's slope surely.
+_MANY_TICKS = 4
+
+
 class Number(NamedTuple):
     """A written number: its value, and the sign before or after it ("$", "%" or "")."""
 
@@ -33,8 +37,6 @@ class Tick(NamedTuple):
 
     place: float
     number: Number
-
-
 class Axis(NamedTuple):
     """A scale: value = slope * place + offset, or its logarithm to base ten is; ``step``: between ticks that were read.
 
@@ -171,6 +173,8 @@ def _fit(points: list[tuple[float, float, Number]], base: float | None, is_logar
     miss = 0.0 if base is None else slope * base + offset
     if base is not None and is_logarithmic and abs(miss - round(miss)) <= 0.2:
         offset -= miss - round(miss)
+    elif base is not None and not is_logarithmic and abs(miss) <= 0.35 * step and len(near) >= _MANY_TICKS:
+        offset = -slope * base  # so many labels tell the slope, and all of them stand too high or too low
     elif base is not None and not is_logarithmic and abs(miss) <= 0.35 * step:
         # The base is better known than where a label's middle is, so the scale turns about it.
         reach = sum((points[k][0] - base) ** 2 for k in near)
