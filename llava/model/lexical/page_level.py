@@ -1,8 +1,8 @@
 """How far each line of a page lies off its row, where the page is turned or photographed at an angle.
 
 Rows of a turned page all slope alike; on one seen from the side they meet at a point far off, so that their slopes
-change evenly from the top to the bottom: ``slope = at_top + by_height * y``. What is printed in rows tells both, as only
-with the right ones do the lines of a row lie on one height.
+change evenly from the top to the bottom: ``slope = at_top + by_height * y``. What is printed in rows tells both, as
+only with the right ones do the lines of a row lie on one height.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ def find_drops(lines: Sequence[TextLine]) -> list[float]:
     x_N = ends_N2.mean(1)
     y_N = np.array([line.baseline + line.slope * (line.right - line.left) / 2 for line in lines])
     x_N, y_N = x_N - x_N.mean(), y_N - y_N.mean()
-    apart_NN = np.maximum(ends_N2[:, None, 0], ends_N2[None, :, 0]) - np.minimum(ends_N2[:, None, 1], ends_N2[None, :, 1])
+    apart_NN = np.maximum(ends_N2[:, None, 0], ends_N2[None, :, 0]) - np.minimum(
+        ends_N2[:, None, 1], ends_N2[None, :, 1]
+    )
     pairs = np.argwhere(np.triu(apart_NN > 0, 1))
     if len(pairs) < 2:
         return level

@@ -12,6 +12,7 @@ from llava.model.lexical.chart_reading import MAX_BARS, Chart, has_values, is_su
 from llava.model.lexical.description import Bar, ChartTable, describe
 from llava.model.lexical.fill_boxes import find_bars, find_keys
 from llava.model.lexical.flat_fills import Fills, find_fills
+from llava.model.lexical.flat_shapes import find_flat_shapes, merge_shapes
 from llava.model.lexical.legend_keys import free_of_keys
 from llava.model.lexical.line_chart_reading import find_value_ticks, read_line_chart
 from llava.model.lexical.object_finder import Box, Drawn, share_area
@@ -70,6 +71,8 @@ def read_scene(canvas: Tensor | None, lines: Sequence[Any], objects: Sequence[An
     if canvas is not None and read is not None and len(lines) <= _MOST_LINES:
         lines = complete_words(canvas, lines, range(len(lines)), _NO_PLOT, read) or lines
     shown = [each for each in objects if each.kind not in _UNTOLD]
+    if fills is not None:
+        shown = merge_shapes(shown, find_flat_shapes(fills, [line.box for line in lines if _has_letters(line.text)]))
     lines = [line for line in lines if not any(_is_letter_of(each, line) for each in shown)]
     chart = read_chart(objects, lines) if fills is None or fills.is_noisy else None
     if chart is None or not has_values(chart):
@@ -157,13 +160,18 @@ def _is_text(text: str) -> bool:
     return any(map(str.isalnum, text)) and 2 * sum(map(str.isalnum, text)) >= len("".join(text.split()))
 
 
+def _has_letters(text: str) -> bool:
+    """Whether it is more than one letter again and again, as stars in a row are read."""
+    return len({letter for letter in text.lower() if letter.isalnum()}) > 1
+
+
 def _is_letter_of(shape: Any, line: Any) -> bool:
-    """Whether a shape was also read: a triangle as "A", a ring as "O", in its own colour and in its place."""
-    if len(line.text.strip()) > 2 or line.ink != shape.colour:
+    """Whether a shape was also read: a triangle as "A", a row of stars as "k k", in its own colour and in its place."""
+    if line.ink != shape.colour or (len(line.text.strip()) > 2 and _has_letters(line.text)):
         return False
     left, top, right, bottom = line.box
-    both = share_area(line.box, shape.box)
-    return both > 0 and both > 0.6 * (right - left) * (bottom - top)
+    both, least = share_area(line.box, shape.box), 0.2 if len(line.text.strip()) > 2 else 0.6
+    return both > 0 and both > least * (right - left) * (bottom - top)
 
 
 def _drop_huge(lines: Sequence[Any]) -> list[Any]:

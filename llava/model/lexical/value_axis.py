@@ -37,6 +37,8 @@ class Tick(NamedTuple):
 
     place: float
     number: Number
+
+
 class Axis(NamedTuple):
     """A scale: value = slope * place + offset, or its logarithm to base ten is; ``step``: between ticks that were read.
 
