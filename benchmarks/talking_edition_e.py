@@ -122,7 +122,7 @@ def draw_word(kit: Pad, page: Page, font: Font) -> Drawn:
         image.paste(slip, ((image.width - slip.width) // 2, round(y)), slip)
     if kind != "slip":
         write(pen, rng.uniform(0.12, 0.88) * (width - font.getlength(word)), y, word, font, ink)
-    questions = ("Read this for me.", "What does the picture say?", "Which words do you see?", "what's the text")
+    questions = ("Read this for me.", "What does it say here?", "Which words do you see?", "what's the text")
     return as_jpeg(add_grain(kit, image, 2), 90), [text(rng.choice(questions), word)]
 
 
