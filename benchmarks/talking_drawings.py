@@ -329,13 +329,14 @@ def draw_poster(kit: Kit, title: str, facts: list[str], ask: Asked) -> Drawn:
 
 
 def draw_all(folder: Path, fetch: Callable[[str], Path], edition: str = "a") -> list[dict[str, Any]]:
-    """Draws every image of an edition, a to d, into the folder; returns the entries of its ``truth.json``."""
-    from benchmarks import talking_edition_b, talking_edition_c, talking_edition_d
+    """Draws every image of an edition, a to e, into the folder; returns the entries of its ``truth.json``."""
+    from benchmarks import talking_edition_b, talking_edition_c, talking_edition_d, talking_edition_e
     from benchmarks.talking_charts import draw_charts
     from benchmarks.talking_pages import draw_pages
 
     truths: list[dict[str, Any]] = []
-    later = {one.EDITION.letter: one.EDITION for one in (talking_edition_b, talking_edition_c, talking_edition_d)}
+    modules = (talking_edition_b, talking_edition_c, talking_edition_d, talking_edition_e)
+    later = {one.EDITION.letter: one.EDITION for one in modules}
     found: Iterator[tuple[str, Drawn]]
     first = (_draw_words(fetch), draw_pages(fetch), draw_charts(fetch))
     for found in first if edition == "a" else (later[edition].draw_images(fetch),):

@@ -33,6 +33,13 @@ Edition d is made the same way, of what people try first: ordinary things in the
                       wx3.2-examples (wxWindows), examples of Qt 5 and lomiri-ui-toolkit (LGPL-3), all of Debian, and
                       ascii-magic (MIT) and scikit-learn (BSD) of PyPI
     drawn_d           as drawn, but by talking_edition_d.py and .txt
+
+Edition e is like d, with other contents, looks, faces and sources:
+
+    photos_e          scratch (CC-BY-SA 3.0), tuxpaint-data (GPL-2+), darknet (MIT), libelementary-data and efl-doc
+                      (LGPL-2.1+, BSD), plasma-workspace-wallpapers (GPL-2+), lomiri-wallpapers-20.04 (CC-BY and
+                      CC-BY-SA), and libreoffice-common (MPL-2.0), all of Debian
+    drawn_e           as drawn, but by talking_edition_e.py and .txt
 """
 
 from __future__ import annotations
@@ -91,6 +98,14 @@ DEBIAN_PHOTOS = {  # by the name in talking_truths.txt: the package and the fold
     ),
     "scribus": ("scribus-template", "usr/share/scribus/templates"),
     "wx": ("wx3.2-examples", "usr/share/doc/wx3.2-examples/examples/samples/image"),
+    "scratch": ("scratch", "usr/share/scratch/Media/Backgrounds"),
+    "tuxpaint": ("tuxpaint-data", "usr/share/tuxpaint"),
+    "darknet": ("darknet", "usr/share/darknet/data"),
+    "elementary": ("libelementary-data", "usr/share/elementary/images"),
+    "efl": ("efl-doc", "usr/share/doc/efl-doc/examples/evas/resources/images"),
+    "plasma": ("plasma-workspace-wallpapers", "usr/share/wallpapers"),
+    "lomiri-20.04": ("lomiri-wallpapers-20.04", "usr/share/backgrounds"),
+    "libreoffice": ("libreoffice-common", "usr/lib/libreoffice/share/gallery"),
 }
 WHEELS = (
     *("gradio==6.31.0", "imgaug==0.4.0", "fastbook==0.0.29", "ultralytics==8.4.190"),
@@ -198,7 +213,7 @@ def build_photos(suite: str, folder: Path, packages: Path) -> Truths:
     for number, (path, told) in enumerate(read_truths(suite), 1):
         place, _, rest = path.partition("/")
         image: Image.Image = Image.open(places[place]() / rest)
-        if image.mode == "RGBA" and suite == "photos_d":
+        if image.mode == "RGBA" and suite in ("photos_d", "photos_e"):
             image = _on_white(image)
         if suite != "photos":  # cameras' files: upright, and no larger than what people send
             image = ImageOps.exif_transpose(image)
@@ -297,11 +312,13 @@ SUITES: dict[str, Callable[[Path, Path], Truths]] = {
     "drawn_c": partial(build_drawn, "c"),
     "photos_d": partial(build_photos, "photos_d"),
     "drawn_d": partial(build_drawn, "d"),
+    "photos_e": partial(build_photos, "photos_e"),
+    "drawn_e": partial(build_drawn, "e"),
 }
 
 
 def edition_of(suite: str) -> str:
-    return suite[-1] if suite.endswith(("_b", "_c", "_d")) else "a"
+    return suite[-1] if suite.endswith(("_b", "_c", "_d", "_e")) else "a"
 
 
 def main() -> None:
@@ -309,7 +326,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--only", nargs="+", choices=SUITES, default=None)
     parser.add_argument(
-        "--edition", choices=("a", "b", "c", "d"), default="a", help="which folders are built without --only"
+        "--edition", choices=("a", "b", "c", "d", "e"), default="a", help="which folders are built without --only"
     )
     arguments = parser.parse_args()
     for name in arguments.only or [name for name in SUITES if edition_of(name) == arguments.edition]:
