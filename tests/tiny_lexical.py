@@ -82,6 +82,7 @@ class Word(NamedTuple):
     ink: str
     ground: str
     score: float
+    drop: float = 0.0
 
 
 def find_squares(image: torch.Tensor, colour: tuple[int, int, int]) -> list[tuple[float, float, float, float]]:

@@ -234,6 +234,7 @@ class Text(NamedTuple):
     box: tuple[float, float, float, float]
     ink: str = "black"
     ground: str = "white"
+    drop: float = 0.0
 
 
 @pytest.mark.parametrize(

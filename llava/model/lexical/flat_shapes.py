@@ -68,7 +68,7 @@ def find_flat_shapes(fills: Fills, texts: Sequence[Box]) -> list[FlatShape]:
             box = (float(low[0]), float(low[1]), float(high[0]), float(high[1]))
             if min(high - low) < _LEAST_PX or any(_overlaps(text, box) for text in texts):
                 continue
-            if _lies_alone(fills, fill, points_N2):
+            if _lies_alone(fills, points_N2):
                 kind = name_outline(points_N2, fills.labels == page)
                 found.append(FlatShape(kind, name_color(colour)[0], box, len(points_N2)))
     is_drawn_HW = (fills.labels != page) & (fills.labels >= 0)
@@ -113,16 +113,21 @@ def _part(mask_HW: npt.NDArray[np.bool_], least: float) -> Iterator[npt.NDArray[
             yield points_N2
 
 
-def _lies_alone(fills: Fills, fill: int, points_N2: npt.NDArray[np.int64]) -> bool:
+def _lies_alone(fills: Fills, points_N2: npt.NDArray[np.int64]) -> bool:
     """Whether what is around a fill's outline, a few pixels from it, is of one fill."""
-    height, width = fills.labels.shape
-    around = []
+    low, high = points_N2.min(0) - _AROUND_PX, points_N2.max(0) + 1 + _AROUND_PX
+    mask_HW = np.zeros((high[1] - low[1], high[0] - low[0]), dtype=bool)
+    mask_HW[points_N2[:, 1] - low[1], points_N2[:, 0] - low[0]] = True
+    outside_HW = _find_outside(mask_HW)
+    y, x = np.nonzero(mask_HW)
+    is_near_HW = np.zeros_like(mask_HW)
     for dx, dy in ((1, 0), (-1, 0), (0, 1), (0, -1)):
-        at = points_N2 + _AROUND_PX * np.array((dx, dy))
-        at = at[(at >= 0).all(1) & (at[:, 0] < width) & (at[:, 1] < height)]
-        labels = fills.labels[at[:, 1], at[:, 0]]
-        around.append(labels[(labels != fill) & (labels >= 0)])  # edges are blurred
-    labels = np.concatenate(around)
+        is_near_HW[y + _AROUND_PX * dy, x + _AROUND_PX * dx] = True
+    rows, columns = np.nonzero(is_near_HW & outside_HW)
+    rows, columns = rows + low[1], columns + low[0]
+    is_seen = (rows >= 0) & (rows < fills.labels.shape[0]) & (columns >= 0) & (columns < fills.labels.shape[1])
+    labels = fills.labels[rows[is_seen], columns[is_seen]]
+    labels = labels[labels >= 0]  # edges are blurred
     return len(labels) > 0 and float(np.bincount(labels).max()) >= _LEAST_ALONE * len(labels)
 
 
@@ -302,7 +307,7 @@ def _is_heart(mask_HW: npt.NDArray[np.bool_], hull_N2: Floats) -> bool:
     """Whether a shape is alike on its left and right, with a notch in the middle of its top and a point below."""
     height, width = mask_HW.shape
     mirrored = mask_HW[:, ::-1]
-    if (mask_HW & mirrored).sum() < 0.9 * (mask_HW | mirrored).sum():
+    if (mask_HW & mirrored).sum() < 0.84 * (mask_HW | mirrored).sum():
         return False
     tops = np.where(mask_HW.any(0), mask_HW.argmax(0), height)
     inner = tops[width // 2]

@@ -31,6 +31,10 @@ from llava.model.lexical.turned_words import Read, read_slanted_labels
 _UNTOLD = ("bar", "key", "wedge", "sign")
 # A chart has some text, but no more lines.
 _MOST_LINES = 80
+# What the cross that closes a window is read as.
+_CROSSES = ("X", "x", "×", "+")
+# Leading dots are so many times lower than what stands at both of their ends, and are read as these.
+_LEADER, _LEADER_SIGNS = 1.8, frozenset(" .•4:·-_,;'")
 _NO_PLOT: Box = (0.0, 0.0, 0.0, 0.0)
 
 
@@ -73,12 +77,12 @@ def read_scene(canvas: Tensor | None, lines: Sequence[Any], objects: Sequence[An
     shown = [each for each in objects if each.kind not in _UNTOLD]
     if fills is not None:
         shown = merge_shapes(shown, find_flat_shapes(fills, [line.box for line in lines if _has_letters(line.text)]))
-    lines = [line for line in lines if not any(_is_letter_of(each, line) for each in shown)]
+    lines = [line for line in lines if not _is_letter_of(shown, line)]
     chart = read_chart(objects, lines) if fills is None or fills.is_noisy else None
     if chart is None or not has_values(chart):
         chart = read_pie(objects, lines)
     if chart is None:
-        return Scene(list(map(_level, lines)), shown, None)
+        return Scene(_drop_marks([_level(line) for line in lines]), shown, None)
     return Scene([line for i, line in enumerate(lines) if i not in chart.used], shown, _tabulate(chart))
 
 
@@ -149,6 +153,20 @@ def _count_across(boxes: Sequence[Box]) -> int:
     return sum(box[1] < (boxes[0][1] + boxes[0][3]) / 2 < box[3] for box in boxes)
 
 
+def _drop_marks(lines: Sequence[Any]) -> list[Any]:
+    """The lines without marks that are no text: the cross that closes a window, and dots that lead to a price."""
+    kept, width = [], max((line.box[2] for line in lines), default=0.0)
+    for i, line in enumerate(lines):
+        left, top, right, bottom = line.box
+        level = [each for each in lines if each is not line and each.box[1] < (top + bottom) / 2 < each.box[3]]
+        closes = i < 2 and line.text.strip() in _CROSSES and left > 0.8 * width and len(level) == 1
+        higher = [each for each in level if each.box[3] - each.box[1] > _LEADER * (bottom - top)]
+        leads = any(each.box[2] < left for each in higher) and any(each.box[0] > right for each in higher)
+        if not closes and not (leads and len({*line.text} & _LEADER_SIGNS) >= len({*line.text}) - 1):
+            kept.append(line)
+    return kept
+
+
 def _level(line: Any) -> Any:
     """A line where it would be on a level page, by which it joins its row."""
     left, top, right, bottom = line.box
@@ -165,13 +183,13 @@ def _has_letters(text: str) -> bool:
     return len({letter for letter in text.lower() if letter.isalnum()}) > 1
 
 
-def _is_letter_of(shape: Any, line: Any) -> bool:
-    """Whether a shape was also read: a triangle as "A", a row of stars as "k k", in its own colour and in its place."""
-    if line.ink != shape.colour or (len(line.text.strip()) > 2 and _has_letters(line.text)):
+def _is_letter_of(shapes: Sequence[Any], line: Any) -> bool:
+    """Whether shapes were also read: a triangle as "A", a row of stars as "k k", in their own colour and place."""
+    if len(line.text.strip()) > 2 and _has_letters(line.text):
         return False
     left, top, right, bottom = line.box
-    both, least = share_area(line.box, shape.box), 0.2 if len(line.text.strip()) > 2 else 0.6
-    return both > 0 and both > least * (right - left) * (bottom - top)
+    both = sum(share_area(line.box, shape.box) for shape in shapes if shape.colour == line.ink)
+    return both > (0.6 if _has_letters(line.text) else 0.3) * (right - left) * (bottom - top)
 
 
 def _drop_huge(lines: Sequence[Any]) -> list[Any]:

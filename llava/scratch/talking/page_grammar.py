@@ -440,7 +440,9 @@ def _blur(rng: random.Random, shown: str) -> str:
     way = rng.random()
     if way < _CUT_SHARE:
         cut = [
-            match for match in re.finditer(r"(?<![\w{])\w{4,}(?![\w}])", shown) if not _is_inside(shown, match.start())
+            match
+            for match in re.finditer(r"(?<![^\s(])\w{4,}(?![^\s,.:;!?)])", shown)
+            if not _is_inside(shown, match.start())
         ]
         if cut:
             match = rng.choice(cut)
