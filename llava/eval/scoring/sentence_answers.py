@@ -8,7 +8,8 @@ One rule for models that answer in a word and for models that talk:
 3. Numbers are compared by value, "three" is 3, and the deciding sentence may hold no second number, those of the
    question aside. Yes or no is the answer's first word.
 4. A text that was read has to stand alone: in quotes, between punctuation, or beside words that talk about it ("the
-   sign says STOP"), so that "STOP NOW" is wrong where the sign says STOP.
+   sign says STOP"), so that "STOP NOW" is wrong where the sign says STOP. Between figures and letters a space may be
+   or not: "9am" is "9 am".
 5. A name without rivals has to be the last word of its phrase: "a cat" names a cat and "a cat food tin" does not. A
    list of guesses is wrong: the first guess counts, and beside it at most one that is not accepted.
 """
@@ -18,6 +19,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from importlib import resources
 from typing import NamedTuple
 
@@ -297,7 +299,14 @@ def _is_head(tokens: Sequence[_Token], end: int) -> bool:
     return word in _FRAME or word in _VERBS or word.endswith(("ing", "ed", "ly"))
 
 
+def _space_figures(text: str) -> str:
+    return re.sub(r"(?<=[0-9])(?=[A-Za-z])|(?<=[A-Za-z])(?=[0-9])", " ", text)
+
+
 def _judge_words(text: str, truth: Truth, question: str) -> Reading:
+    if truth.form == "text":
+        answers, others = (tuple(map(_space_figures, each)) for each in (truth.answers, truth.others))
+        text, truth = _space_figures(text), replace(truth, answers=answers, others=others)
     asked = frozenset(token.text.lower() for token in _tokenize(clean(question)))
     accepted = (*truth.answers, *truth.kinds)
     for sentence in split_sentences(text):
