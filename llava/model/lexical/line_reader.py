@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from llava.model.lexical.cell_rules import part_at_rules
 from llava.model.lexical.characters import read_steps
 from llava.model.lexical.colour_names import COLOURS
 from llava.model.lexical.crop_reader import CROP_HEIGHT, WIDTH_STEP, CropReader, colour_features, normalize
@@ -37,6 +38,8 @@ _MAX_PIXELS = 6_000_000
 _PIXELS_A_BATCH = 6000
 # A line is dropped whose characters are on average less sure than this; one or two characters must be surer.
 _LEAST_SURE, _LEAST_SURE_SHORT = 0.65, 0.85
+# Where a table has a cell, a figure is likely.
+_LEAST_SURE_FIGURE = 0.75
 # A reading with more characters counts only if it is as sure as this; an edge of a sign is read as one of these.
 _LEAST_SURE_LONGER, _LIKE_EDGES = 0.85, frozenset("iIlLjJ1tf")
 # A line that the finder is less sure of than this, such as a single figure, counts only where another line of about its
@@ -92,7 +95,7 @@ class LineReader(nn.Module):
         Raises ValueError for anything else.
         """
         levels, scale = _open(image_3HW)
-        found = self.finder.find(levels)
+        found = part_at_rules(levels[0].numpy(), self.finder.find(levels))
         lines: list[tuple[TextLine, Line]] = []
         for line, (text, (_, ink, ground, sure, _)) in zip(found, self._read_lines(levels, found), strict=True):
             if text and sure >= (_LEAST_SURE if len(text) > 2 else _LEAST_SURE_SHORT):
@@ -114,7 +117,7 @@ class LineReader(nn.Module):
         cells = [TextLine(left, right, bottom, 0.0, bottom - top, 1.0) for left, top, right, bottom in boxes]
         read: dict[TextLine, Line] = {}
         for cell, (text, (_, ink, ground, sure, _)) in zip(cells, self._read_lines(levels, cells), strict=True):
-            if any(map(str.isalnum, text)) and sure >= _LEAST_SURE_SHORT:
+            if any(map(str.isalnum, text)) and sure >= (_LEAST_SURE_FIGURE if text.isdigit() else _LEAST_SURE_SHORT):
                 top, bottom = scale * (cell.baseline - cell.capital), scale * cell.baseline
                 read[cell] = Line(text, (scale * cell.left, top, scale * cell.right, bottom), ink, ground, sure)
         return read

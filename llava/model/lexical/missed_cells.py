@@ -21,6 +21,8 @@ _LEAST_HEIGHT, _MOST_HEIGHT, _MOST_WIDTH = 0.3, 1.05, 4.0
 # It stands below another cell, or this much beside it.
 _BESIDE = 0.6
 _LEAST_INK_PX = 6
+# A row or column of pixels with more ink than this is the edge of a cell.
+_RULE_SHARE = 0.9
 
 
 def find_missed_cells(planes: npt.NDArray[Any], boxes: Sequence[Box]) -> list[Box]:
@@ -66,6 +68,8 @@ def _find_cell(part: npt.NDArray[Any], size: float) -> Box | None:
     if part.size == 0:
         return None
     ink, _ = tell_apart(part, part)
+    ink[:, ink.mean(0) > _RULE_SHARE] = False
+    ink[ink.mean(1) > _RULE_SHARE] = False
     rows, columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
     if int(ink.sum()) < _LEAST_INK_PX:
         return None
