@@ -147,7 +147,7 @@ def test_a_table_that_does_not_fit_with_its_columns_names_is_told_without_them()
 
 def test_the_last_of_several_lines_is_called_so() -> None:
     lines = [line for y, text in enumerate(("OPEN", "Monday")) for line in place_row(y, text)]
-    assert describe((400, 300), lines, []) == "Text (2 lines):\n1. OPEN\n2 (last). Monday"
+    assert describe((400, 300), lines, []) == "Text (2 lines):\n1. OPEN\n2 (last). Monday\nIt says: OPEN Monday"
     assert describe((400, 300), lines[:1], []) == "Text (1 line):\n1. OPEN"
 
 

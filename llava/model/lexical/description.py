@@ -12,6 +12,8 @@ The form is fixed, and every part is left out where it is empty:
     1. OPEN (white on red)
     2 (last). Monday | 9:00
 
+Up to four rows without cells are also told in one line: "It says: Mind your head".
+
 Two objects are also related to each other, in both directions and in a sentence for each, which the model copies:
 
     The red star is left of the blue circle. The red star is above the blue circle. The blue circle is right of the red
@@ -67,6 +69,8 @@ MAX_CHARACTERS = 1200
 _MOST_TOLD_APART = 6
 # Of more objects, none is told by what is beside, above and below it.
 _MOST_RELATED = 3
+# So many rows, of so many characters in all, may be one text.
+_MOST_BROKEN, _MOST_BROKEN_CHARACTERS = 4, 80
 # One object is larger than another if its box's sides are, in the mean, this many times as long.
 _LARGER = 1.2
 # Two objects are beside each other, or one above the other, if their middles are this far apart, as a part of the
@@ -210,7 +214,17 @@ def _describe_rows(rows: Sequence[Sequence[SeenLine]]) -> str:
     written = _number(rows, label_cells(texts, spans))
     if sum(len(row) + 1 for row in written) > MAX_CHARACTERS:
         written = _number(rows, texts)  # more rows without their columns' names are better than few with them
-    return "\n".join([f"Text ({count}):", *_cut(written), *map(str, find_extremes(texts, spans))])
+    told = [f"It says: {' '.join(text for [text] in texts)}"] if _is_one_text(texts) else []
+    return "\n".join([f"Text ({count}):", *_cut(written), *told, *map(str, find_extremes(texts, spans))])
+
+
+def _is_one_text(texts: Sequence[Sequence[str]]) -> bool:
+    """Whether rows may be one text that was broken over them, as on a sign."""
+    return (
+        1 < len(texts) <= _MOST_BROKEN
+        and all(len(row) == 1 for row in texts)
+        and sum(len(text) for [text] in texts) <= _MOST_BROKEN_CHARACTERS
+    )
 
 
 def _number(rows: Sequence[Sequence[SeenLine]], texts: Sequence[Sequence[str]]) -> list[str]:

@@ -66,10 +66,14 @@ def find_flat_shapes(fills: Fills, texts: Sequence[Box]) -> list[FlatShape]:
         for points_N2 in _part(mask_HW, least):
             low, high = points_N2.min(0), points_N2.max(0) + 1
             box = (float(low[0]), float(low[1]), float(high[0]), float(high[1]))
-            if min(high - low) < _LEAST_PX or any(_overlaps(text, box) for text in texts):
+            within = [text for text in texts if share_area(text, box) > 0]
+            if min(high - low) < _LEAST_PX or any(_covers(text, box) for text in within):
                 continue
             if _lies_alone(fills, points_N2):
                 kind = name_outline(points_N2, fills.labels == page)
+                # A rectangle with words on it is a sign, a button or a field.
+                if within and kind in ("", "rectangle", "square"):
+                    continue
                 found.append(FlatShape(kind, name_color(colour)[0], box, len(points_N2)))
     is_drawn_HW = (fills.labels != page) & (fills.labels >= 0)
     for text in texts:
@@ -94,6 +98,11 @@ def merge_shapes(drawn: Sequence[Any], shapes: Sequence[FlatShape]) -> list[Any]
         if kind:
             merged.append(Drawn(kind, shape.colour, shape.box, 1.0))
     return merged + left
+
+
+def _covers(text: Box, box: Box) -> bool:
+    """Whether a line of text covers a good part of a box, as a word does of its letters."""
+    return share_area(text, box) > 0.35 * (box[2] - box[0]) * (box[3] - box[1])
 
 
 def _overlaps(a: Box, b: Box) -> bool:

@@ -93,7 +93,7 @@ _SUPERLATIVES = {
     ("speed", "lowest"): ("Which {} is the slowest?",),
 }
 # How often a record is asked for what another kind of page would tell.
-_ELSEWHERE_SHARE = 0.3
+_ELSEWHERE_SHARE = 0.4
 _KEY_COLUMNS = tuple("Name Item Product City Article Team Month Place Person Company Course Brand".split())
 _TITLES = ("Departures", "Results", "Timetable", "Price list", "Team", "Overview", "Schedule", "Weather")
 

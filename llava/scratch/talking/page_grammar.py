@@ -118,7 +118,7 @@ _SLOT = re.compile(r"\{([^{}]+)\}")
 _RANGE = re.compile(r"(-?\d+)-(\d+)(?:#\d+)?")
 _CELL_END = re.compile(r" \| | // ")
 # Of the facts of a page, one of these numbers is shown beside its title, and so many that are not are asked for.
-_NUMS_SHOWN, _MOST_ABSENT = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12), 2
+_NUMS_SHOWN, _MOST_ABSENT = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12), 3
 # This share of the pages is in capitals, on a coloured ground, with its facts in another order, without a title.
 _CAPITALS_SHARE, _COLOURED_SHARE, _SHUFFLED_SHARE, _UNTITLED_SHARE = 0.12, 0.25, 0.3, 0.06
 # Faults of the reader: a word that lost a letter, a gap that ends no cell, a row of ornaments that are read as letters.
