@@ -286,3 +286,22 @@ def test_an_axis_has_round_numbers(texts: tuple[str, ...], is_axis: bool) -> Non
     numbers = [number for text in texts if (number := read_number(text)) is not None]
     ticks = [Tick(3 * (number.value - numbers[0].value) * 60 / numbers[-1].value, number) for number in numbers]
     assert (fit_axis(ticks, None) is not None) == is_axis
+
+
+@pytest.mark.parametrize("lower", [-3, 3, 5])
+def test_ticks_that_all_stand_too_low_or_too_high_tell_the_values_that_the_base_tells(lower: int) -> None:
+    ticks = [at(str(value), 35, 200 - 10 * value + lower) for value in (0, 5, 10, 15)]
+    chart = read_chart(standing([4, 12.5, 8]), [*ticks, *NAMES])
+    assert [text for _, _, text in table(chart)] == ["4", "12.5", "8"]
+    assert chart is not None
+    assert chart.used == frozenset(range(7))
+
+
+def test_a_zero_that_stands_nearer_to_the_base_than_the_names_is_no_name() -> None:
+    ticks = [Line("0", (47, 201, 55, 213)), *AXIS[1:]]
+    names = [line._replace(box=(line.box[0], line.box[1] + 4, line.box[2], line.box[3] + 4)) for line in NAMES]
+    assert [label for label, _, _ in table(read_chart(standing([4, 12.5, 8]), [*ticks, *names]))] == [
+        "tea",
+        "milk",
+        "juice",
+    ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -432,3 +432,40 @@ def test_a_chart_that_a_second_look_would_lose_stays_as_it_was(monkeypatch: pyte
     scene = read_scene(torch.full((3, 300, 400), 255, dtype=torch.uint8), lines, [], lambda strip: [])
     assert scene.chart == table
     assert [line.text for line in scene.lines] == ["0", "1", "2", "3", "4"]
+
+
+def test_objects_are_told_from_both_ends() -> None:
+    class Seen(NamedTuple):
+        kind: str
+        colour: str
+        box: tuple[float, float, float, float]
+
+    star, circle = Seen("star", "red", (10, 10, 40, 40)), Seen("circle", "blue", (120, 120, 240, 240))
+    text = describe((300, 300), [], [circle, star])
+    for said in (
+        "Colors: red 1, blue 1. Shapes: stars 1, circles 1.",
+        "Largest: blue circle; smallest: red star.",
+        "Left of the blue circle: red star.",
+        "Below the red star: blue circle.",
+        "In the top left: red star.",
+        "The star is red.",
+        "The blue shape is a circle.",
+    ):
+        assert f" {said}" in text
+    alike = describe((300, 300), [], [star, Seen("star", "red", (250, 10, 280, 40))])
+    assert "Largest" not in alike
+    assert "of the red star:" not in alike
+
+
+def test_bars_in_groups_are_told_by_their_series_and_others_are_not() -> None:
+    def bars(*named: tuple[str, str, float]) -> tuple[Bar, ...]:
+        return tuple(Bar(label, colour, f"{value:g}", value) for label, colour, value in named)
+
+    grouped = bars(
+        ("Ulm Men", "blue", 14), ("Ulm Women", "red", 18), ("Bern Men", "blue", 10), ("Bern Women", "red", 8)
+    )
+    text = describe((9, 9), [], [], ChartTable("", grouped))
+    assert "\nMen (blue): Ulm 14, Bern 10. Highest: Ulm 14; lowest: Bern 10.\n" in text
+    assert "\nHighest at each: Ulm Women, Bern Men." in text
+    apart = bars(("Old Town", "blue", 1), ("New Town", "red", 2), ("Sea", "blue", 3), ("Lake", "red", 4))
+    assert "Highest at each" not in describe((9, 9), [], [], ChartTable("", apart))
