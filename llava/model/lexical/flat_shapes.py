@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llava.model.lexical.components import find_components
-from llava.model.lexical.flat_fills import Fills
+from llava.model.lexical.flat_fills import Fills, Labels
 from llava.model.lexical.hues import name_color
 from llava.model.lexical.object_finder import Box, Drawn, measure_overlap, share_area
 
@@ -24,6 +24,10 @@ Floats = npt.NDArray[np.float64]
 
 # A shape has at least so many pixels on a side, and covers this share of the image; more of them are a texture.
 _LEAST_PX, _LEAST_SHARE, _MOST_SHAPES = 12, 4e-4, 24
+# They are first looked for on an image that is about so high or broad.
+_SEARCHED_PX = 320
+# With more lines of text it is a page. Where they are lower than this share of the image, their pixels are no shape's.
+_MOST_TEXTS, _LARGE_TEXT, _TEXT = 15, 0.3, -2
 # This share of what lies around a shape of its own is of one fill, and this share of all that is drawn is shapes that
 # have a name, blurred edges aside. Clip art has neither.
 _LEAST_ALONE, _LEAST_NAMED = 0.93, 0.6
@@ -56,31 +60,28 @@ def find_flat_shapes(fills: Fills, texts: Sequence[Box]) -> list[FlatShape]:
 
     ``texts``: the boxes of lines of text, which shapes do not hold.
     """
-    found: list[FlatShape] = []
-    page = fills.grounds[0]
-    least = max(_LEAST_PX**2 / 3, _LEAST_SHARE * fills.labels.size)
-    for fill, colour in enumerate(fills.colours):
-        mask_HW = fills.labels == fill
-        if fill == page or mask_HW.sum() < least:
-            continue
-        for points_N2 in _part(mask_HW, least):
-            low, high = points_N2.min(0), points_N2.max(0) + 1
-            box = (float(low[0]), float(low[1]), float(high[0]), float(high[1]))
-            within = [text for text in texts if share_area(text, box) > 0]
-            if min(high - low) < _LEAST_PX or any(_covers(text, box) for text in within):
-                continue
-            if _lies_alone(fills, points_N2):
-                kind = name_outline(points_N2, fills.labels == page)
-                # A rectangle with words on it is a sign, a button or a field.
-                if within and kind in ("", "rectangle", "square"):
-                    continue
-                found.append(FlatShape(kind, name_color(colour)[0], box, len(points_N2)))
-    is_drawn_HW = (fills.labels != page) & (fills.labels >= 0)
+    if len(texts) > _MOST_TEXTS:
+        return []
+    labels_HW, page = fills.labels.copy(), fills.grounds[0]
     for text in texts:
         left, top, right, bottom = (max(0, int(edge)) for edge in text)
-        is_drawn_HW[top : bottom + 1, left : right + 1] = False
+        if bottom - top < _LARGE_TEXT * labels_HW.shape[0]:
+            labels_HW[top : bottom + 1, left : right + 1] = _TEXT
+    found: list[FlatShape] = []
+    for fill, points_N2 in _part(labels_HW, page):
+        low, high = points_N2.min(0), points_N2.max(0) + 1
+        box = (float(low[0]), float(low[1]), float(high[0]), float(high[1]))
+        within = [text for text in texts if share_area(text, box) > 0]
+        if min(high - low) < _LEAST_PX or any(_covers(text, box) for text in within):
+            continue
+        if _lies_alone(labels_HW, points_N2):
+            kind = name_outline(points_N2, labels_HW == page)
+            # A rectangle with words on it is a sign, a button or a field.
+            if not within or kind not in ("", "rectangle", "square"):
+                found.append(FlatShape(kind, name_color(fills.colours[fill])[0], box, len(points_N2)))
+    drawn = int(((labels_HW != page) & (labels_HW >= 0)).sum())
     named = sum(shape.area for shape in found if shape.kind)
-    return found if len(found) <= _MOST_SHAPES and named > _LEAST_NAMED * is_drawn_HW.sum() else []
+    return found if len(found) <= _MOST_SHAPES and named > _LEAST_NAMED * drawn else []
 
 
 def merge_shapes(drawn: Sequence[Any], shapes: Sequence[FlatShape]) -> list[Any]:
@@ -111,18 +112,33 @@ def _overlaps(a: Box, b: Box) -> bool:
     return share_area(a, b) > 0.25 * max(least, 1e-6)
 
 
-def _part(mask_HW: npt.NDArray[np.bool_], least: float) -> Iterator[npt.NDArray[np.int64]]:
-    """The pixels [N, 2] of each part of a fill that is large enough and does not touch the image's edge."""
-    parts = find_components(mask_HW)
-    counts = np.bincount(parts.labels, minlength=parts.num_parts)
-    for part in np.flatnonzero(counts >= least)[: 4 * _MOST_SHAPES]:
-        points_N2 = np.stack((parts.columns, parts.rows), 1)[parts.labels == part]
-        low, high = points_N2.min(0), points_N2.max(0)
-        if min(low) > 0 and high[0] < mask_HW.shape[1] - 1 and high[1] < mask_HW.shape[0] - 1:
-            yield points_N2
+def _part(labels_HW: Labels, page: int) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
+    """The number of a fill and the pixels [N, 2] of each part of it that is large enough and apart from the edge.
+
+    They are looked for on every few pixels alone, and then taken whole.
+    """
+    step = max(1, min(labels_HW.shape) // _SEARCHED_PX)
+    some_HW = labels_HW[::step, ::step]
+    least = max(_LEAST_PX**2 / 3, _LEAST_SHARE * labels_HW.size)
+    for fill in np.unique(some_HW[some_HW >= 0]).tolist():
+        if fill == page:
+            continue
+        parts = find_components(some_HW == fill)
+        counts = np.bincount(parts.labels, minlength=parts.num_parts)
+        for part in np.flatnonzero(counts >= max(2.0, 0.5 * least / step**2))[: 2 * _MOST_SHAPES]:
+            is_part = parts.labels == part
+            rows, columns = parts.rows[is_part] * step, parts.columns[is_part] * step
+            top, left = max(0, rows.min() - step), max(0, columns.min() - step)
+            bottom, right = rows.max() + step + 1, columns.max() + step + 1
+            whole = find_components(labels_HW[top:bottom, left:right] == fill)
+            largest = whole.labels == np.bincount(whole.labels).argmax()
+            points_N2 = np.stack((whole.columns[largest] + left, whole.rows[largest] + top), 1)
+            low, high = points_N2.min(0), points_N2.max(0)
+            if len(points_N2) >= least and min(low) > 0 and (high + 1 < labels_HW.shape[::-1]).all():
+                yield fill, points_N2
 
 
-def _lies_alone(fills: Fills, points_N2: npt.NDArray[np.int64]) -> bool:
+def _lies_alone(labels_HW: Labels, points_N2: npt.NDArray[np.int64]) -> bool:
     """Whether what is around a fill's outline, a few pixels from it, is of one fill."""
     low, high = points_N2.min(0) - _AROUND_PX, points_N2.max(0) + 1 + _AROUND_PX
     mask_HW = np.zeros((high[1] - low[1], high[0] - low[0]), dtype=bool)
@@ -134,10 +150,10 @@ def _lies_alone(fills: Fills, points_N2: npt.NDArray[np.int64]) -> bool:
         is_near_HW[y + _AROUND_PX * dy, x + _AROUND_PX * dx] = True
     rows, columns = np.nonzero(is_near_HW & outside_HW)
     rows, columns = rows + low[1], columns + low[0]
-    is_seen = (rows >= 0) & (rows < fills.labels.shape[0]) & (columns >= 0) & (columns < fills.labels.shape[1])
-    labels = fills.labels[rows[is_seen], columns[is_seen]]
-    labels = labels[labels >= 0]  # edges are blurred
-    return len(labels) > 0 and float(np.bincount(labels).max()) >= _LEAST_ALONE * len(labels)
+    is_seen = (rows >= 0) & (rows < labels_HW.shape[0]) & (columns >= 0) & (columns < labels_HW.shape[1])
+    around = labels_HW[rows[is_seen], columns[is_seen]]
+    around = around[around >= 0]  # edges are blurred
+    return len(around) > 0 and float(np.bincount(around).max()) >= _LEAST_ALONE * len(around)
 
 
 def name_outline(points_N2: npt.NDArray[np.int64], is_page_HW: npt.NDArray[np.bool_]) -> str:
