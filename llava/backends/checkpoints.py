@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from llava.backends.preparation import Prepared, image_slot, prepare
+from llava.backends.preparation import Prepared, image_slot, prepare, puts_images_first
 from llava.backends.protocol import ChatRequest, SentImage
 from llava.backends.turns import write_conversation
 from llava.cache_folder import find_cache
@@ -119,7 +119,9 @@ class Checkpoint:
         if request.prompt is not None:
             return self._ask_text(request.prompt, request)
         template = find_template(self._loaded.template)
-        conversation, sent = write_conversation(request.messages, template, image_slot(self._loaded))
+        conversation, sent = write_conversation(
+            request.messages, template, image_slot(self._loaded), images_first=puts_images_first(self._loaded)
+        )
         images = [self._fit(one) for one in sent]
         return self._finish(
             conversation.get_prompt(),

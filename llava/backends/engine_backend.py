@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from llava.backends.answerer import Answerer, TrimmedText
-from llava.backends.preparation import Prepared, find_ends, image_slot, prepare, read_out
+from llava.backends.preparation import Prepared, find_ends, image_slot, prepare, puts_images_first, read_out
 from llava.backends.protocol import ChatRequest, Delta, FinishReason, TokenLogprob, Usage
 from llava.backends.turns import write_conversation
 from llava.conversation import Conversation, find_template
@@ -212,7 +212,9 @@ class EngineBackend:
             conversation, sent = request.prompt, list(request.images)
         else:
             template = find_template(self._template or loaded.template)
-            conversation, sent = write_conversation(request.messages, template, image_slot(loaded))
+            conversation, sent = write_conversation(
+                request.messages, template, image_slot(loaded), images_first=puts_images_first(loaded)
+            )
         sampling = replace(request.sampling, logprobs=request.top_logprobs)
         details = [one.detail for one in sent]
         return prepare(loaded, conversation, [one.loaded for one in sent], sampling, details=details)

@@ -17,6 +17,7 @@ from llava.errors import UsageError
 from llava.image.geometry import TilePlan, plan_images
 from llava.image.source import LoadedImage
 from llava.model.generation import find_stop_strings
+from llava.model.image_adapter import read_adapter
 from llava.prompt import Prompt, encode_text, find_closings, render, render_sample, write_image_slot
 from llava.sampling import Sampling
 from llava.text import find_flaw
@@ -142,6 +143,14 @@ def check_text(text: str, what: str = "conversation") -> None:
 def image_slot(loaded: LoadedModel) -> str:
     """The text of one image's slot in this checkpoint's prompts; see ``write_image_slot``."""
     return write_image_slot(bool(getattr(loaded.model.config, "mm_use_im_start_end", False)))
+
+
+def puts_images_first(loaded: LoadedModel) -> bool:
+    """Whether a turn's images have to stand before its text: an image adapter works from the first image on.
+
+    A question before it would be read by the language model alone.
+    """
+    return read_adapter(loaded.model.config) is not None
 
 
 def find_ends(conversation: Conversation, loaded: LoadedModel) -> tuple[list[str], list[int]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import groupby
 
 from llava.backends.protocol import ChatMessage, ChatRequest, SentImage
@@ -18,13 +19,17 @@ from llava.separators import SeparatorStyle
 
 
 def write_conversation(
-    messages: Sequence[ChatMessage], template: Conversation, image_slot: str
+    messages: Sequence[ChatMessage], template: Conversation, image_slot: str, *, images_first: bool = False
 ) -> tuple[Conversation, list[SentImage]]:
     """The messages in the template, with an empty turn for the answer, and the images in the order of their slots.
 
     System messages at the beginning replace the template's own system text; a later one is merged into the user's turn
     that it is in or before. Consecutive messages of one role become one turn, joined by line breaks; empty assistant
-    messages are dropped. ``image_slot``: the text of one image's slot.
+    messages are dropped.
+
+    Args:
+        image_slot: the text of one image's slot.
+        images_first: the images of a turn come before its text, wherever the client put them.
 
     Raises UsageError if the last message is the assistant's, or if all are the system's.
     """
@@ -33,6 +38,8 @@ def write_conversation(
     check_last([message.role for message in messages])
     num_leading = next((i for i, message in enumerate(messages) if message.role != "system"), len(messages))
     leading, turns = messages[:num_leading], messages[num_leading:]
+    if images_first:
+        turns = _put_images_first(turns)
     system = _join(leading, image_slot)
     if leading and conversation.sep_style is not SeparatorStyle.GEMMA:
         begin = re.match(r"<\|[^\n]*\n", conversation.system)  # the template's own markup before its system text
@@ -47,6 +54,18 @@ def write_conversation(
         conversation.append_message(conversation.roles[is_answer], text)
     conversation.append_message(conversation.roles[1], None)
     return conversation, ChatRequest(tuple(messages)).all_images
+
+
+def _put_images_first(messages: Sequence[ChatMessage]) -> list[ChatMessage]:
+    """The messages, with the images of those that become one turn before the texts of the first of them."""
+    ordered: list[ChatMessage] = []
+    for _, group in groupby(messages, key=lambda message: message.role == "assistant"):
+        run = list(group)
+        shown = [part for message in run for part in message.parts if isinstance(part, SentImage)]
+        for i, message in enumerate(run):
+            texts = [part for part in message.parts if not isinstance(part, SentImage)]
+            ordered.append(replace(message, parts=(*(shown if i == 0 else ()), *texts)))
+    return ordered
 
 
 def check_last(speakers: Sequence[str]) -> None:

@@ -51,6 +51,24 @@ def test_every_part_has_lines_of_its_own(parts: tuple[str | SentImage, ...], tex
     assert write_parts(parts, "<image>") == text
 
 
+def test_a_turn_s_images_come_first_where_the_model_needs_them_there() -> None:
+    messages = [
+        system("Be brief."),
+        user("What", IMAGE, "is this?"),
+        user("And", OTHER),
+        assistant("A"),
+        user("Q", IMAGE),
+    ]
+    conversation, images = write_conversation(messages, conv_templates["smollm2"], "<image>", images_first=True)
+    said = [message for _, message in conversation.messages]
+    assert said == ["<image>\n<image>\nWhat\nis this?\nAnd", "A", "<image>\nQ", None]
+    assert images == [IMAGE, OTHER, IMAGE]
+    assert "<image>" not in conversation.system
+    as_sent, same = write_conversation(messages, conv_templates["smollm2"], "<image>")
+    assert as_sent.messages[0][1] == "What\n<image>\nis this?\nAnd\n<image>"
+    assert same == images
+
+
 def test_images_come_in_the_order_of_their_slots() -> None:
     messages = [system("A", OTHER), user(IMAGE, "Q"), assistant("A", OTHER), user("Q", IMAGE, OTHER)]
     conversation, images = write_conversation(messages, conv_templates["v1"], "<image>")

@@ -305,3 +305,14 @@ def test_a_zero_that_stands_nearer_to_the_base_than_the_names_is_no_name() -> No
         "milk",
         "juice",
     ]
+
+
+def test_fields_above_a_scale_of_numbers_are_no_bars() -> None:
+    scale = [at(f"{0.5 * i:.1f}", 62 + 16 * i, 212) for i in range(8)]
+    assert read_chart(standing([4, 12.5, 8]), [*AXIS, *scale]) is None
+    years = [at(str(2019 + i), 75 + 50 * i, 212) for i in range(3)]
+    assert [label for label, *_ in table(read_chart(standing([4, 12.5, 8]), [*AXIS, *years]))] == [
+        "2019",
+        "2020",
+        "2021",
+    ]

@@ -469,3 +469,26 @@ def test_bars_in_groups_are_told_by_their_series_and_others_are_not() -> None:
     assert "\nHighest at each: Ulm Women, Bern Men." in text
     apart = bars(("Old Town", "blue", 1), ("New Town", "red", 2), ("Sea", "blue", 3), ("Lake", "red", 4))
     assert "Highest at each" not in describe((9, 9), [], [], ChartTable("", apart))
+
+
+def test_a_power_of_ten_above_the_axis_multiplies_the_values() -> None:
+    canvas, lines = draw(lambda axes: axes.bar(["Jan", "Feb", "Mar"], [1.0, 3.5, 2.0]))
+    offset = Line("1e6", (50, 18, 70, 28))
+    scene = read_scene(canvas, [*lines, offset], [])
+    assert scene.chart is not None
+    assert [(bar.label, bar.value) for bar in scene.chart.bars] == [
+        ("Jan", "1000000"),
+        ("Feb", "3500000"),
+        ("Mar", "2000000"),
+    ]
+    assert offset not in scene.lines
+
+
+def test_many_objects_are_only_counted() -> None:
+    class Seen(NamedTuple):
+        kind: str
+        colour: str
+        box: tuple[float, float, float, float]
+
+    seen = [Seen("star" if i % 4 else "circle", "red", (20.0 * i, 10, 20.0 * i + 9, 19)) for i in range(16)]
+    assert describe((400, 100), [], seen) == "16 objects. Colors: red 16. Shapes: stars 12, circles 4."

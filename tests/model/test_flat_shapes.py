@@ -127,3 +127,26 @@ def test_a_row_of_stars_that_was_read_as_letters_is_no_text() -> None:
     assert [each.kind for each in scene.objects] == ["star"] * 3
     said = read_scene(canvas, [Line("Stars", (10, 170, 90, 195), "black")], [])
     assert [line.text for line in said.lines] == ["Stars"]
+
+
+def test_a_shape_on_another_keeps_its_outline_and_the_network_s_view_of_the_other_stays() -> None:
+    circle = OUTLINES["circle"]
+    canvas = draw([(circle, (150, 150), 90, "red"), (circle, (270, 150), 90, "blue")], (420, 300))
+    below = Drawn("circle", "red", (60.0, 60.0, 240.0, 240.0), 0.9)
+    merged = merge_shapes([below], find(canvas))
+    assert {(each.colour, each.kind) for each in merged} == {("red", "circle"), ("blue", "circle")}
+
+
+def test_a_letter_of_a_word_is_no_object() -> None:
+    ring = Drawn("ring", "red", (60.0, 10.0, 95.0, 45.0), 0.9)
+    scene = read_scene(None, [Line("NO", (20, 5, 100, 50), "red")], [ring])
+    assert scene.objects == []
+    assert read_scene(None, [Line("EXIT", (65, 22, 90, 30), "red")], [ring]).objects == [ring]
+
+
+def test_a_page_of_text_holds_no_shapes() -> None:
+    canvas = draw([(OUTLINES["circle"], (150, 150), 90, "red")], (300, 300))
+    fills = find_fills(canvas)
+    assert fills is not None
+    assert len(find_flat_shapes(fills, [])) == 1
+    assert find_flat_shapes(fills, [(0.0, 2.0 * i, 20.0, 2.0 * i + 1) for i in range(16)]) == []

@@ -157,3 +157,13 @@ def test_names_are_ranked_by_their_sizes_where_they_are_neither_few_nor_many() -
     )
     assert list_order(["Ulm", "Jena"], [3, 9]) == ""
     assert list_order([str(i) for i in range(10)], list(range(10))) == ""
+
+
+def test_a_spreadsheet_s_empty_rows_and_its_totals_are_no_entries() -> None:
+    rows = [("A", "B"), ("1", "Item", "Jan"), ("2", "Rent", "800"), ("3", "Food", "310"), ("4", "Fuel", "95")]
+    rows += [("5", "Total", "1205"), ("6",), ("7",)]
+    text = describe((900, 900), [line for y, row in enumerate(rows) for line in place_row(y, *row)], [])
+    assert "6 (last). 5 | Item: Total | Jan: 1205" in text
+    assert "Highest Jan: Rent 800; lowest: Fuel 95; in order: 1. Rent, 2. Food, 3. Fuel." in text
+    numbers = [line for y, row in enumerate((("7",), ("8",))) for line in place_row(y, *row)]
+    assert "2 (last). 8" in describe((900, 900), numbers, [])

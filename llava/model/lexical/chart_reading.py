@@ -148,6 +148,8 @@ def read_chart(objects: Sequence[Drawn], lines: Sequence[ReadLine]) -> Chart | N
         lines_of_own = [line for _, found in own for line in found]
         if all(text for text, _ in own) and len(lines_of_own) == len(set(lines_of_own)) == len(alone):
             units, arrangement, labels = alone, "single", own
+    if _have_scale([text for text, _ in labels]):
+        return None
     label_lines = {line for _, found in labels for line in found}
     free = [w for w in words if w.line not in tick_lines | label_lines]
     printed = _find_printed(bars, free)
@@ -309,6 +311,13 @@ def _read_labels(units: list[_Unit], words: list[_Word], base: float) -> list[tu
     best = max((_name_units(row, middles, slot) for row in _part_rows(below)), key=lambda names: sum(map(bool, names)))
     texts = [" ".join(w.text for w in sorted(found, key=lambda w: w.along.low)) for found in best]
     return list(zip(complete_labels(texts), [{w.line for w in found} for found in best], strict=True))
+
+
+def _have_scale(labels: Sequence[str]) -> bool:
+    """Whether below the bars is a scale and no names, as below a histogram or an area: several numbers for one bar."""
+    words = [word for label in labels for word in label.split()]
+    are_numbers = bool(words) and all(read_number(word) is not None for word in words)
+    return are_numbers and any(len(label.split()) > 1 for label in labels)
 
 
 def _part_rows(words: list[_Word]) -> list[list[_Word]]:

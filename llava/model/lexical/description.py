@@ -61,10 +61,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from llava.model.lexical.row_tables import find_extremes, label_cells, list_order
+from llava.model.lexical.row_tables import count_filled, find_extremes, label_cells, list_order
 
 # The description of a dense page ends after this many characters, at the end of a line: about 350 tokens.
 MAX_CHARACTERS = 1200
+# More objects are only counted.
+_MOST_LISTED = 12
 # Of more objects, none is told by its kind, its colour or its place.
 _MOST_TOLD_APART = 6
 # Of more objects, none is told by what is beside, above and below it.
@@ -208,6 +210,7 @@ def name_place(box: Box, size: tuple[int, int]) -> str:
 
 
 def _describe_rows(rows: Sequence[Sequence[SeenLine]]) -> str:
+    rows = rows[: count_filled([[line.text for line in row] for row in rows])]
     texts = [[line.text for line in row] for row in rows]
     spans = [[(line.box[0], line.box[2]) for line in row] for row in rows]
     count = "1 line" if len(rows) == 1 else f"{len(rows)} lines"
@@ -288,6 +291,8 @@ def _describe_objects(size: tuple[int, int], objects: Sequence[SeenObject]) -> s
     listed = ", ".join(f"{_name(seen)} ({name_place(seen.box, size)})" for seen in across)
     text = f"{len(across)} objects from left to right: {listed}. From top to bottom: {', '.join(map(_name, down))}."
     colours, kinds = Counter(seen.colour for seen in across), Counter(seen.kind for seen in across)
+    if len(across) > _MOST_LISTED:
+        text = f"{len(across)} objects."
     shapes = [f"{name_several(kind)} {count}" for kind, count in kinds.most_common()]
     colored = [f"{colour} {count}" for colour, count in colours.most_common()]
     sizes = _compare_sizes(across)

@@ -30,7 +30,7 @@ _SEARCHED_PX = 320
 _MOST_TEXTS, _LARGE_TEXT, _TEXT = 15, 0.3, -2
 # This share of what lies around a shape of its own is of one fill, and this share of all that is drawn is shapes that
 # have a name, blurred edges aside. Clip art has neither.
-_LEAST_ALONE, _LEAST_NAMED = 0.93, 0.6
+_LEAST_ALONE, _LEAST_NAMED = 0.93, 0.5
 # How far from its outline that is looked at, px.
 _AROUND_PX = 4
 # A convex fill covers this share of its hull, and a hull with so many corners this share of the polygon around it that
@@ -74,11 +74,13 @@ def find_flat_shapes(fills: Fills, texts: Sequence[Box]) -> list[FlatShape]:
         within = [text for text in texts if share_area(text, box) > 0]
         if min(high - low) < _LEAST_PX or any(_covers(text, box) for text in within):
             continue
-        if _lies_alone(labels_HW, points_N2):
-            kind = name_outline(points_N2, labels_HW == page)
-            # A rectangle with words on it is a sign, a button or a field.
-            if not within or kind not in ("", "rectangle", "square"):
-                found.append(FlatShape(kind, name_color(fills.colours[fill])[0], box, len(points_N2)))
+        kind = name_outline(points_N2, labels_HW == page)
+        # A rectangle with words on it is a sign, a button or a field.
+        if within and kind in ("", "rectangle", "square"):
+            continue
+        # One that lies on another has an outline of its own.
+        if kind not in ("", "rectangle") or _lies_alone(labels_HW, points_N2):
+            found.append(FlatShape(kind, name_color(fills.colours[fill])[0], box, len(points_N2)))
     drawn = int(((labels_HW != page) & (labels_HW >= 0)).sum())
     named = sum(shape.area for shape in found if shape.kind)
     return found if len(found) <= _MOST_SHAPES and named > _LEAST_NAMED * drawn else []
@@ -87,7 +89,7 @@ def find_flat_shapes(fills: Fills, texts: Sequence[Box]) -> list[FlatShape]:
 def merge_shapes(drawn: Sequence[Any], shapes: Sequence[FlatShape]) -> list[Any]:
     """The objects that a network found, those that are flat shapes named and placed as these are, and those it missed.
 
-    What it found within a flat shape, or across several, is a part of it, or nothing.
+    What it found within a flat shape is a part of it.
     """
     left = list(drawn)
     merged: list[Any] = []
@@ -95,7 +97,7 @@ def merge_shapes(drawn: Sequence[Any], shapes: Sequence[FlatShape]) -> list[Any]
         best = max(left, key=lambda each: measure_overlap(each.box, shape.box), default=None)
         is_same = best is not None and measure_overlap(best.box, shape.box) > 0.35
         kind = shape.kind or (best.kind if best is not None and is_same else "")
-        left = [each for each in left if not _overlaps(each.box, shape.box)]
+        left = [each for each in left if not (each is best and is_same) and not _is_within(each.box, shape.box)]
         if kind:
             merged.append(Drawn(kind, shape.colour, shape.box, 1.0))
     return merged + left
@@ -106,10 +108,9 @@ def _covers(text: Box, box: Box) -> bool:
     return share_area(text, box) > 0.35 * (box[2] - box[0]) * (box[3] - box[1])
 
 
-def _overlaps(a: Box, b: Box) -> bool:
-    """Whether two boxes share more than a quarter of the smaller one."""
-    least = min((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b))
-    return share_area(a, b) > 0.25 * max(least, 1e-6)
+def _is_within(inner: Box, outer: Box) -> bool:
+    """Whether most of a box lies within another one."""
+    return share_area(inner, outer) > 0.7 * max((inner[2] - inner[0]) * (inner[3] - inner[1]), 1e-6)
 
 
 def _part(labels_HW: Labels, page: int) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:

@@ -24,7 +24,8 @@ _HEADS = re.compile(
     r"|status|destination|departure|arrival|floor|department|job|role|color|colour|kind|type|code|phone|email|km|kg|cm"
     r"|morning|afternoon|evening|monday|tuesday|wednesday|thursday|friday|calories|kcal|protein|fat|sugar|income|costs"
     r"|expenses|spent|budget|population|area|pages|seats|rooms|orders|rating|salary|duration|won|lost|drawn|played|high"
-    r"|low|min|max|start|end|adult|child|small|medium|large|single|double|return)"
+    r"|jan(uary)?|feb(ruary)?|mar(ch)?|apr(il)?|may|june?|july?|aug(ust)?|sep(tember)?|oct(ober)?|nov(ember)?"
+    r"|dec(ember)?|q[1-4]|sum|low|min|max|start|end|adult|child|small|medium|large|single|double|return)"
     r"( ?\(.*\))?"
 )
 # So many prices in a list are compared, and so many columns of a table.
@@ -48,6 +49,8 @@ _SUMS = re.compile(
     r"|balance|tip|discount|rounding|given|summe|gesamt|tel|phone|date|time)\b"
 )
 
+# Rows of tables that are called so are no entries.
+_WHOLE = re.compile(r"(?i)(grand )?totals?|sum|subtotal|average|mean|all")
 
 Span = tuple[float, float]
 
@@ -122,6 +125,14 @@ def find_extremes(rows: Sequence[Sequence[str]], spans: Sequence[Sequence[Span]]
         if len(prices) >= _LEAST_PRICES:
             found += _compare("price", [name for name, _ in prices], [price for _, price in prices])
     return found
+
+
+def count_filled(rows: Sequence[Sequence[str]]) -> int:
+    """How many rows there are but for the empty ones at the end of a spreadsheet, which have nothing but a number."""
+    filled = len(rows)
+    while filled > 0 and len(rows[filled - 1]) == 1 and rows[filled - 1][0].isdigit():
+        filled -= 1
+    return filled if filled < len(rows) and _open_sheet(rows[:filled]) is not None else len(rows)
 
 
 def _open_sheet(rows: Sequence[Sequence[str]]) -> int | None:
@@ -231,7 +242,7 @@ def _compare_columns(head: Sequence[str], rows: Sequence[dict[int, str]]) -> lis
     for i, what in enumerate(head if named else ()):
         if _MOMENT.fullmatch(what):
             continue
-        counted = [row for row in rows if i in row]
+        counted = [row for row in rows if i in row and not _WHOLE.fullmatch(row[named[0]].strip())]
         if len(counted) > 1 and all(_read_amount(row[i]) is not None for row in counted):
             found += _compare(what, [row[named[0]] for row in counted], [row[i] for row in counted])
     return found[:_MOST_COMPARED]

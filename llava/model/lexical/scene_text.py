@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from llava.model.lexical.chart_reading import MAX_BARS, Chart, has_values, is_su
 from llava.model.lexical.description import Bar, ChartTable, describe
 from llava.model.lexical.fill_boxes import find_bars, find_keys
 from llava.model.lexical.flat_fills import Fills, find_fills
-from llava.model.lexical.flat_shapes import find_flat_shapes, merge_shapes
+from llava.model.lexical.flat_shapes import FlatShape, find_flat_shapes, merge_shapes
 from llava.model.lexical.legend_keys import free_of_keys
 from llava.model.lexical.line_chart_reading import find_value_ticks, read_line_chart
 from llava.model.lexical.object_finder import Box, Drawn, share_area
@@ -35,6 +36,10 @@ _MOST_LINES = 80
 _CROSSES = ("X", "x", "×", "+")
 # Leading dots are so many times lower than what stands at both of their ends, and are read as these.
 _LEADER, _LEADER_SIGNS = 1.8, frozenset(" .•4:·-_,;'")
+# Above an axis: its numbers are multiples of this power of ten.
+_POWER = re.compile(r"[1lI][eE]([0-9]{1,2})")
+# What shapes are read as.
+_LIKE_SHAPES = frozenset("OoQD0CcGUu@©AaVvXxYKkHhI1lT+*")
 _NO_PLOT: Box = (0.0, 0.0, 0.0, 0.0)
 
 
@@ -75,8 +80,12 @@ def read_scene(canvas: Tensor | None, lines: Sequence[Any], objects: Sequence[An
     if canvas is not None and read is not None and len(lines) <= _MOST_LINES:
         lines = complete_words(canvas, lines, range(len(lines)), _NO_PLOT, read) or lines
     shown = [each for each in objects if each.kind not in _UNTOLD]
+    shown = [each for each in shown if not any(_is_letter_in(each.box, line) for line in lines)]
     if fills is not None:
-        shown = merge_shapes(shown, find_flat_shapes(fills, [line.box for line in lines if _has_letters(line.text)]))
+        may_be = [line for line in lines if _may_be_shapes(line.text)]
+        flat = find_flat_shapes(fills, [line.box for line in lines if line not in may_be])
+        shown = merge_shapes(shown, flat)
+        lines = [line for line in lines if line not in may_be or not _covers_shapes(line.box, flat)]
     lines = [line for line in lines if not _is_letter_of(shown, line)]
     chart = read_chart(objects, lines) if fills is None or fills.is_noisy else None
     if chart is None or not has_values(chart):
@@ -123,7 +132,7 @@ def _read_drawn_chart(
         lines, found = seen, again
     if found is None:
         return None
-    table, used = found.table, set(found.used)
+    table, used = _multiply(found.table, lines, set(found.used), found.plot)
     if not table.is_pie:
         below = find_name_below(lines, sorted(used), found.plot)
         used |= set() if below is None else {below}
@@ -135,6 +144,27 @@ def _read_drawn_chart(
             # Letters that were read in it, one by one, are no text beside it.
             used |= {i for i, line in enumerate(lines) if share_area(line.box, name[1]) > 0}
     return Scene([line for i, line in enumerate(lines) if i not in used], [], table)
+
+
+def _multiply(table: ChartTable, lines: Sequence[Any], used: set[int], plot: Box) -> tuple[ChartTable, set[int]]:
+    """The table times the power of ten that stands above an axis, as "1e6" of matplotlib, and the lines of both."""
+    for i, line in enumerate(lines):
+        power = _POWER.fullmatch(line.text.strip())
+        if power is not None and i not in used and line.box[3] < plot[1] + 0.25 * (plot[3] - plot[1]):
+            scale = 10.0 ** int(power[1])
+            bars = tuple(_scale(bar, scale) for bar in table.bars)
+            chart_lines = tuple(replace(one, points=tuple(_scale(p, scale) for p in one.points)) for one in table.lines)
+            return replace(table, bars=bars, lines=chart_lines), used | {i}
+    return table, used
+
+
+def _scale(bar: Bar, scale: float) -> Bar:
+    """The bar with a value that many times as large, as it would be written; as it is where that is no number."""
+    try:
+        value = float(bar.value) * scale
+    except ValueError:
+        return bar
+    return replace(bar, value=f"{value:.10g}" if abs(value) < 1e10 else f"{value:.0f}", size=bar.size * scale)
 
 
 def _are_rows(bars: Sequence[Drawn], lines: Sequence[Any]) -> bool:
@@ -178,18 +208,31 @@ def _is_text(text: str) -> bool:
     return any(map(str.isalnum, text)) and 2 * sum(map(str.isalnum, text)) >= len("".join(text.split()))
 
 
-def _has_letters(text: str) -> bool:
-    """Whether it is more than one letter again and again, as stars in a row are read."""
-    return len({letter for letter in text.lower() if letter.isalnum()}) > 1
+def _may_be_shapes(text: str) -> bool:
+    """Whether shapes in a row may have been read: stars as "k k", a circle, a square and a triangle as "ODA"."""
+    letters = [*text.replace(" ", "")]
+    return len(set(letters)) == 1 or (len(letters) <= 6 and _LIKE_SHAPES.issuperset(letters))
+
+
+def _covers_shapes(box: Box, shapes: Sequence[FlatShape]) -> bool:
+    """Whether most of a line of text is shapes that have a name."""
+    area = (box[2] - box[0]) * (box[3] - box[1])
+    return sum(share_area(box, shape.box) for shape in shapes if shape.kind) > 0.4 * area
+
+
+def _is_letter_in(box: Box, line: Any) -> bool:
+    """Whether an object is a letter of a longer text, as the O of "NO" is a ring."""
+    area = (box[2] - box[0]) * (box[3] - box[1])
+    return len(line.text.strip()) > 1 and not _may_be_shapes(line.text) and share_area(box, line.box) > 0.7 * area
 
 
 def _is_letter_of(shapes: Sequence[Any], line: Any) -> bool:
-    """Whether shapes were also read: a triangle as "A", a row of stars as "k k", in their own colour and place."""
-    if len(line.text.strip()) > 2 and _has_letters(line.text):
+    """Whether a shape was also read: a triangle as "A", a ring as "O", in its own colour and in its place."""
+    if len(line.text.strip()) > 2:
         return False
     left, top, right, bottom = line.box
     both = sum(share_area(line.box, shape.box) for shape in shapes if shape.colour == line.ink)
-    return both > (0.6 if _has_letters(line.text) else 0.3) * (right - left) * (bottom - top)
+    return both > 0.6 * (right - left) * (bottom - top)
 
 
 def _drop_huge(lines: Sequence[Any]) -> list[Any]:
