@@ -37,6 +37,7 @@ from llava.scratch.talking.held_out_loss import CURVE, HeldOut, draw_curve
 from llava.scratch.talking.small_llama import Adapter, SmallLlama, read_adapter
 from llava.scratch.talking.thing_samples import ThingSamples
 from llava.scratch.talking.training_files import TrainingFiles, open_bundle
+from llava.train.speed.heap import keep_freed_memory
 
 CHECKPOINT, LOG, HELD_OUT = "checkpoint.pt", "log.jsonl", "held_out.jsonl"
 # The rate of the projector, which is aligned already, as a part of the adapter's.
@@ -380,6 +381,8 @@ def main() -> None:
     is_gpu = torch.device(arguments.device).type != "cpu"
     if is_gpu and not torch.cuda.is_available():
         parser.error(f"--device is {arguments.device}, but torch {torch.__version__} sees no GPU")
+    if not is_gpu:
+        keep_freed_memory()
     arguments.precision = arguments.precision or ("bf16" if is_gpu else "fp32")
     if arguments.workers is None:
         arguments.workers = max((os.cpu_count() or 1) - 1, 1) if is_gpu else 0
