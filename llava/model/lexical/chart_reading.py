@@ -13,7 +13,7 @@ from itertools import pairwise
 from statistics import mean, median, pstdev
 from typing import NamedTuple, Protocol
 
-from llava.model.lexical.label_rows import complete_labels, split_words
+from llava.model.lexical.label_rows import complete_labels, have_scale, split_words
 from llava.model.lexical.object_finder import Box, Drawn
 from llava.model.lexical.value_axis import Axis, Tick, fit_axis, read_number
 
@@ -148,7 +148,7 @@ def read_chart(objects: Sequence[Drawn], lines: Sequence[ReadLine]) -> Chart | N
         lines_of_own = [line for _, found in own for line in found]
         if all(text for text, _ in own) and len(lines_of_own) == len(set(lines_of_own)) == len(alone):
             units, arrangement, labels = alone, "single", own
-    if _have_scale([text for text, _ in labels]):
+    if have_scale([text for text, _ in labels]):
         return None
     label_lines = {line for _, found in labels for line in found}
     free = [w for w in words if w.line not in tick_lines | label_lines]
@@ -270,8 +270,7 @@ def _group(bars: list[_Bar], base: float) -> tuple[list[_Unit], str]:
     num_colours = len({bar.drawn.colour for bar in bars})
     if num_colours < 2 or len(gaps) < 2 or max(gaps) - min(gaps) < max(3.0, 0.35 * breadth):
         return [_Unit(tuple(column)) for column in columns], "single"
-    border = (max(gaps) + min(gaps)) / 2
-    groups: list[list[_Bar]] = [list(columns[0])]
+    border, groups = (max(gaps) + min(gaps)) / 2, [list(columns[0])]
     for gap, column in zip(gaps, columns[1:], strict=True):
         if gap > border:
             groups.append([])
@@ -281,9 +280,8 @@ def _group(bars: list[_Bar], base: float) -> tuple[list[_Unit], str]:
 
 def _split_words(word: _Word) -> list[_Word]:
     """The words of a line that runs along the names, or along the values, each with its share of the line's width."""
-    is_along = word.along.size >= word.up.size
+    is_along, parts = word.along.size >= word.up.size, []
     span = word.along if is_along else word.up
-    parts = []
     for text, low, high in split_words(word.text, span.low, span.high, word.height):
         part = _Span(low, high)
         along, up = (part, word.up) if is_along else (word.along, part)
@@ -292,7 +290,7 @@ def _split_words(word: _Word) -> list[_Word]:
 
 
 def _read_labels(units: list[_Unit], words: list[_Word], base: float) -> list[tuple[str, set[int]]]:
-    """Each unit's name, and the lines that it comes from: the row of text that is nearest to the base, before it."""
+    """Each unit's name, and the lines that it comes from: the row before the base that names most of the units."""
     middles = [unit.middle for unit in units]
     low, high = min(middles), max(middles)
     slot = (high - low) / (len(units) - 1) if len(units) > 1 else math.inf
@@ -311,13 +309,6 @@ def _read_labels(units: list[_Unit], words: list[_Word], base: float) -> list[tu
     best = max((_name_units(row, middles, slot) for row in _part_rows(below)), key=lambda names: sum(map(bool, names)))
     texts = [" ".join(w.text for w in sorted(found, key=lambda w: w.along.low)) for found in best]
     return list(zip(complete_labels(texts), [{w.line for w in found} for found in best], strict=True))
-
-
-def _have_scale(labels: Sequence[str]) -> bool:
-    """Whether below the bars is a scale and no names, as below a histogram or an area: several numbers for one bar."""
-    words = [word for label in labels for word in label.split()]
-    are_numbers = bool(words) and all(read_number(word) is not None for word in words)
-    return are_numbers and any(len(label.split()) > 1 for label in labels)
 
 
 def _part_rows(words: list[_Word]) -> list[list[_Word]]:

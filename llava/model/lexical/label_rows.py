@@ -9,6 +9,8 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
+from llava.model.lexical.value_axis import read_number
+
 _CYCLES = (
     "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(),
     "January February March April May June July August September October November December".split(),
@@ -40,6 +42,13 @@ def split_words(text: str, low: float, high: float, height: float) -> list[tuple
         found.append((word, at, at + letter * len(word)))
         at += letter * len(word) + gap
     return found
+
+
+def have_scale(labels: Sequence[str]) -> bool:
+    """Whether below the bars is a scale and no names, as below a histogram or an area: several numbers for one bar."""
+    words = [word for label in labels for word in label.split()]
+    are_numbers = bool(words) and all(read_number(word) is not None for word in words)
+    return are_numbers and any(len(label.split()) > 1 for label in labels)
 
 
 def complete_labels(labels: Sequence[str]) -> list[str]:

@@ -222,8 +222,9 @@ def _covers_shapes(box: Box, shapes: Sequence[FlatShape]) -> bool:
 
 def _is_letter_in(box: Box, line: Any) -> bool:
     """Whether an object is a letter of a longer text, as the O of "NO" is a ring."""
-    area = (box[2] - box[0]) * (box[3] - box[1])
-    return len(line.text.strip()) > 1 and not _may_be_shapes(line.text) and share_area(box, line.box) > 0.7 * area
+    if len(line.text.strip()) < 2 or _may_be_shapes(line.text) or box[2] - box[0] > 0.7 * (line.box[2] - line.box[0]):
+        return False
+    return share_area(box, line.box) > 0.7 * (box[2] - box[0]) * (box[3] - box[1])
 
 
 def _is_letter_of(shapes: Sequence[Any], line: Any) -> bool:

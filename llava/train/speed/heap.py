@@ -1,4 +1,4 @@
-"""What becomes of memory that training has freed: kept for the next batch, or returned to the system."""
+"""Memory that training has freed: kept for the next batch, or returned to the system."""
 
 from __future__ import annotations
 
