@@ -70,7 +70,7 @@ _MOST_LISTED = 12
 # Of more objects, none is told by its kind, its colour or its place.
 _MOST_TOLD_APART = 6
 # Of more objects, none is told by what is beside, above and below it.
-_MOST_RELATED = 3
+MOST_RELATED = 3
 # So many rows, of so many characters in all, may be one text.
 _MOST_BROKEN, _MOST_BROKEN_CHARACTERS = 4, 80
 # One object is larger than another if its box's sides are, in the mean, this many times as long.
@@ -297,7 +297,7 @@ def _describe_objects(size: tuple[int, int], objects: Sequence[SeenObject]) -> s
     colored = [f"{colour} {count}" for colour, count in colours.most_common()]
     sizes = _compare_sizes(across)
     related = _relate(across[0], across[1], size) if len(across) == 2 else ""
-    around = _find_around(across, size) if len(across) <= _MOST_RELATED else ""
+    around = _find_around(across, size) if len(across) <= MOST_RELATED else ""
     told = _tell_apart(across, kinds, colours, size) if len(across) <= _MOST_TOLD_APART else ""
     return f"{text}{related} Colors: {', '.join(colored)}. Shapes: {', '.join(shapes)}.{sizes}{around}{told}"
 

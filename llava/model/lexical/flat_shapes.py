@@ -18,7 +18,7 @@ import numpy.typing as npt
 from llava.model.lexical.components import find_components
 from llava.model.lexical.flat_fills import Fills, Labels
 from llava.model.lexical.hues import name_color
-from llava.model.lexical.object_finder import Box, Drawn, measure_overlap, share_area
+from llava.model.lexical.object_finder import Box, Drawn, measure_overlap, share_area, share_within
 
 Floats = npt.NDArray[np.float64]
 
@@ -31,6 +31,8 @@ _MOST_TEXTS, _LARGE_TEXT, _TEXT = 15, 0.3, -2
 # This share of what lies around a shape of its own is of one fill, and this share of all that is drawn is shapes that
 # have a name, blurred edges aside. Clip art has neither.
 _LEAST_ALONE, _LEAST_NAMED = 0.93, 0.5
+# A word covers this share of the boxes of its letters; what lies within a shape to such a share is a part of it.
+_MOST_TEXT, _LEAST_WITHIN = 0.35, 0.7
 # How far from its outline that is looked at, px.
 _AROUND_PX = 4
 # A convex fill covers this share of its hull, and a hull with so many corners this share of the polygon around it that
@@ -68,20 +70,21 @@ def find_flat_shapes(fills: Fills, texts: Sequence[Box]) -> list[FlatShape]:
         if bottom - top < _LARGE_TEXT * labels_HW.shape[0]:
             labels_HW[top : bottom + 1, left : right + 1] = _TEXT
     found: list[FlatShape] = []
+    is_page_HW = labels_HW == page
     for fill, points_N2 in _part(labels_HW, page):
         low, high = points_N2.min(0), points_N2.max(0) + 1
         box = (float(low[0]), float(low[1]), float(high[0]), float(high[1]))
         within = [text for text in texts if share_area(text, box) > 0]
-        if min(high - low) < _LEAST_PX or any(_covers(text, box) for text in within):
+        if min(high - low) < _LEAST_PX or any(share_within(box, text) > _MOST_TEXT for text in within):
             continue
-        kind = name_outline(points_N2, labels_HW == page)
+        kind = name_outline(points_N2, is_page_HW)
         # A rectangle with words on it is a sign, a button or a field.
         if within and kind in ("", "rectangle", "square"):
             continue
         # One that lies on another has an outline of its own.
         if kind not in ("", "rectangle") or _lies_alone(labels_HW, points_N2):
             found.append(FlatShape(kind, name_color(fills.colours[fill])[0], box, len(points_N2)))
-    drawn = int(((labels_HW != page) & (labels_HW >= 0)).sum())
+    drawn = int((~is_page_HW & (labels_HW >= 0)).sum())
     named = sum(shape.area for shape in found if shape.kind)
     return found if len(found) <= _MOST_SHAPES and named > _LEAST_NAMED * drawn else []
 
@@ -97,20 +100,14 @@ def merge_shapes(drawn: Sequence[Any], shapes: Sequence[FlatShape]) -> list[Any]
         best = max(left, key=lambda each: measure_overlap(each.box, shape.box), default=None)
         is_same = best is not None and measure_overlap(best.box, shape.box) > 0.35
         kind = shape.kind or (best.kind if best is not None and is_same else "")
-        left = [each for each in left if not (each is best and is_same) and not _is_within(each.box, shape.box)]
+        left = [
+            each
+            for each in left
+            if not (each is best and is_same) and share_within(each.box, shape.box) <= _LEAST_WITHIN
+        ]
         if kind:
             merged.append(Drawn(kind, shape.colour, shape.box, 1.0))
     return merged + left
-
-
-def _covers(text: Box, box: Box) -> bool:
-    """Whether a line of text covers a good part of a box, as a word does of its letters."""
-    return share_area(text, box) > 0.35 * (box[2] - box[0]) * (box[3] - box[1])
-
-
-def _is_within(inner: Box, outer: Box) -> bool:
-    """Whether most of a box lies within another one."""
-    return share_area(inner, outer) > 0.7 * max((inner[2] - inner[0]) * (inner[3] - inner[1]), 1e-6)
 
 
 def _part(labels_HW: Labels, page: int) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:

@@ -9,7 +9,7 @@ Shapes: H and W in pixels, N crops, T steps, K classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -104,9 +104,9 @@ class LineReader(nn.Module):
         clear = [line.capital for line, _ in lines if line.score >= _CLEARLY_FOUND]
         kept = {line: read for line, read in lines if any(_is_alike(line.capital, other) for other in clear)}
         missed = self._read_missed_cells(levels, scale, list(kept))
-        ordered = sort_lines([*kept, *missed])
-        drops = [scale * drop for drop in find_drops(ordered)]
-        return [(kept | missed)[line]._replace(drop=drop) for line, drop in zip(ordered, drops, strict=True)]
+        every = kept | missed
+        drops = dict(zip(every, find_drops([*every]), strict=True))
+        return [every[line]._replace(drop=scale * drops[line]) for line in sort_lines([*every], drops)]
 
     def _read_missed_cells(self, levels: list[Tensor], scale: float, lines: list[TextLine]) -> dict[TextLine, Line]:
         """The cells of a table that the finder missed, read where they stand."""
@@ -201,18 +201,22 @@ def count_steps(crop_width: int, batch_width: int) -> int:
     return min(batch_width, -(-crop_width // 4) * 4) // 2
 
 
-def sort_lines(lines: list[TextLine]) -> list[TextLine]:
-    """The lines in reading order: rows from top to bottom, each from left to right, also where the page is turned."""
+def sort_lines(lines: list[TextLine], drops: Mapping[TextLine, float] | None = None) -> list[TextLine]:
+    """The lines in reading order: rows from top to bottom, each from left to right, also where the page is turned.
+
+    ``drops``: of each line, where ``find_drops`` was asked before.
+    """
     if not lines:
         return []
     by_length = sorted(lines, key=lambda line: line.right - line.left)
     slope = by_length[len(by_length) // 2].slope if len(lines) < 4 else _weigh_slopes(lines)
-    drops = dict(zip(lines, find_drops(lines), strict=True))
+    drops = dict(zip(lines, find_drops(lines), strict=True)) if drops is None else drops
+    is_levelled = any(drops.values())
 
     def place(line: TextLine) -> float:
         x = (line.left + line.right) / 2
         middle = line.baseline + line.slope * (x - line.left) - line.capital / 2
-        return middle - (drops[line] if any(drops.values()) else slope * x)
+        return middle - (drops[line] if is_levelled else slope * x)
 
     rows: list[list[TextLine]] = []
     for line in sorted(lines, key=place):

@@ -232,12 +232,12 @@ def _complete(image: Tensor, found: list[Drawn]) -> list[Drawn]:
         fill = measure_fill(image, box)
         colour = nearest.colour if fill is None or not fill.is_sure else fill.name
         # The fill is the bar's, so what was found of another kind within it is a part of it.
-        result = [each for each in result if _share_within(each.box, box) < 0.6]
+        result = [each for each in result if share_within(each.box, box) < 0.6]
         result.append(Drawn("bar", colour, box, score))
     traced = [each for each in result if each.kind == "bar"]
     height, width = image.shape[-2:]
     for bar in bars:
-        if any(_share_within(bar.box, each.box) >= 0.35 for each in traced):
+        if any(share_within(bar.box, each.box) >= 0.35 for each in traced):
             continue
         # Beside a row of bars, a small field of colour is a key of the legend.
         if bar.box[3] - bar.box[1] < 0.06 * height and bar.box[2] - bar.box[0] < 0.12 * width:
@@ -247,7 +247,7 @@ def _complete(image: Tensor, found: list[Drawn]) -> list[Drawn]:
     return result
 
 
-def _share_within(inner: Box, outer: Box) -> float:
+def share_within(inner: Box, outer: Box) -> float:
     """How much of a box another holds."""
     across, down = min(inner[2], outer[2]) - max(inner[0], outer[0]), min(inner[3], outer[3]) - max(inner[1], outer[1])
     area = (inner[2] - inner[0]) * (inner[3] - inner[1])

@@ -16,7 +16,7 @@ from llava.model.lexical.flat_fills import Fills, find_fills
 from llava.model.lexical.flat_shapes import FlatShape, find_flat_shapes, merge_shapes
 from llava.model.lexical.legend_keys import free_of_keys
 from llava.model.lexical.line_chart_reading import find_value_ticks, read_line_chart
-from llava.model.lexical.object_finder import Box, Drawn, share_area
+from llava.model.lexical.object_finder import Box, Drawn, share_area, share_within
 from llava.model.lexical.pie_finder import Pie, find_pie
 from llava.model.lexical.pie_reading import read_pie
 from llava.model.lexical.second_look import (
@@ -82,10 +82,9 @@ def read_scene(canvas: Tensor | None, lines: Sequence[Any], objects: Sequence[An
     shown = [each for each in objects if each.kind not in _UNTOLD]
     shown = [each for each in shown if not any(_is_letter_in(each.box, line) for line in lines)]
     if fills is not None:
-        may_be = [line for line in lines if _may_be_shapes(line.text)]
-        flat = find_flat_shapes(fills, [line.box for line in lines if line not in may_be])
+        flat = find_flat_shapes(fills, [line.box for line in lines if not _may_be_shapes(line.text)])
         shown = merge_shapes(shown, flat)
-        lines = [line for line in lines if line not in may_be or not _covers_shapes(line.box, flat)]
+        lines = [line for line in lines if not (_may_be_shapes(line.text) and _covers_shapes(line.box, flat))]
     lines = [line for line in lines if not _is_letter_of(shown, line)]
     chart = read_chart(objects, lines) if fills is None or fills.is_noisy else None
     if chart is None or not has_values(chart):
@@ -224,7 +223,7 @@ def _is_letter_in(box: Box, line: Any) -> bool:
     """Whether an object is a letter of a longer text, as the O of "NO" is a ring."""
     if len(line.text.strip()) < 2 or _may_be_shapes(line.text) or box[2] - box[0] > 0.7 * (line.box[2] - line.box[0]):
         return False
-    return share_area(box, line.box) > 0.7 * (box[2] - box[0]) * (box[3] - box[1])
+    return share_within(box, line.box) > 0.7
 
 
 def _is_letter_of(shapes: Sequence[Any], line: Any) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from llava.model.lexical.description import (
+    MOST_RELATED,
     PLACES,
     add_article,
     describe,
@@ -32,8 +33,6 @@ from llava.synth.scene import SCENE_COLORS
 # Words for the largest and for the smallest object; of two, also those that compare them.
 _LARGE, _SMALL = ("largest", "biggest"), ("smallest", "tiniest")
 _COMPARED = {_LARGE: ("larger", "bigger", "big", "large"), _SMALL: ("smaller", "small", "little")}
-# What is around an object is asked for where the description tells it.
-_MOST_AROUND = 3
 
 _OPPOSITES = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 
@@ -165,7 +164,7 @@ def _ask_sizes(rng: random.Random, record: Record, scene: _Scene) -> None:
 def _ask_around(rng: random.Random, record: Record, scene: _Scene) -> None:
     """What is left of, right of, above or below one of up to three objects."""
     alone = [one for one in scene.seen if scene.names.count(_name(one)) == 1]
-    if not alone or not 1 < len(scene.seen) <= _MOST_AROUND:
+    if not alone or not 1 < len(scene.seen) <= MOST_RELATED:
         return
     one = rng.choice(alone)
     name = one.kind if scene.kinds.count(one.kind) == 1 and rng.random() < 0.5 else _name(one)
