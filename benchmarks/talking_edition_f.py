@@ -61,9 +61,9 @@ def draw_sign(kit: Pad, page: Page) -> Drawn:
         left, inks = (width - wide) / 2, [ink] * len(lines)
         pen.rectangle((0, top, width, top + tall), fill=fill)
         stripes = (rng.choice(RICH), LIGHT)
-        for i, x in enumerate(range(0, width, 60)):
-            pen.rectangle((x, top + tall, x + 60, top + tall + 70), fill=stripes[i % 2])
-            pen.pieslice((x, top + tall + 40, x + 60, top + tall + 100), 0, 180, fill=stripes[i % 2])
+        for i, edge in enumerate(range(0, width, 60)):
+            pen.rectangle((edge, top + tall, edge + 60, top + tall + 70), fill=stripes[i % 2])
+            pen.pieslice((edge, top + tall + 40, edge + 60, top + tall + 100), 0, 180, fill=stripes[i % 2])
     elif layout == "pavement":
         pen.polygon(
             ((left + 20, top), (box[2] - 20, top), (box[2] + 30, height), (left - 30, height)), fill=(58, 40, 28)

@@ -184,9 +184,9 @@ def draw_chart(kit: Pad, page: Page) -> Drawn:
     ink = "#595959"
     if maker == "excel2007":
         look |= {"axes.edgecolor": "#868686", "grid.color": "#868686", "axes.spines.left": True, "axes.titlesize": 20}
-        look |= {"axes.titleweight": "bold", "ytick.major.size": 4, "xtick.major.size": 4}
+        look |= {"ytick.major.size": 4, "xtick.major.size": 4}
         ink = "black"
-    font = kit.font("fonts-ukij-uyghur" if maker == "excel" else "culmus", 20)
+    font = kit.font("fonts-ukij-uyghur" if maker == "excel" else "fonts-ipaexfont-gothic", 20)
     image = paint_figure(kit.rng, font, "white", ink, paint, ((6, 3.6), (7.5, 4.5)), **look)
     pen = ImageDraw.Draw(image)
     pen.rectangle((0, 0, image.width - 1, image.height - 1), outline=(190, 190, 190), width=2)

@@ -34,7 +34,7 @@ FACES = {
 }
 PRINT = list(FACES)[:9]
 SCREEN = PRINT[:3]
-HAND = ["fonts-sjfonts", "fonts-yozvox-yozfont-standard-kana"]
+HAND = ["fonts-smc-karumbi", "fonts-yozvox-yozfont-standard-kana"]  # others of their kind have hardly any spaces
 SHOWN = ["fonts-teluguvijayam", "fonts-le-murmure", "culmus", "fonts-ukij-uyghur", "fonts-unfonts-extra"]
 RICH: tuple[Color, ...] = ((178, 34, 44), (20, 96, 150), (22, 110, 82), (196, 84, 12), (96, 44, 110), (34, 40, 52))
 PALE: tuple[Color, ...] = ((250, 240, 226), (232, 242, 246), (238, 246, 234), (248, 234, 236), (246, 246, 242))
