@@ -329,13 +329,13 @@ def draw_poster(kit: Kit, title: str, facts: list[str], ask: Asked) -> Drawn:
 
 
 def draw_all(folder: Path, fetch: Callable[[str], Path], edition: str = "a") -> list[dict[str, Any]]:
-    """Draws every image of an edition, a to e, into the folder; returns the entries of its ``truth.json``."""
-    from benchmarks import talking_edition_b, talking_edition_c, talking_edition_d, talking_edition_e
+    """Draws every image of an edition, a to f, into the folder; returns the entries of its ``truth.json``."""
+    from benchmarks import talking_edition_b, talking_edition_c, talking_edition_d, talking_edition_e, talking_edition_f
     from benchmarks.talking_charts import draw_charts
     from benchmarks.talking_pages import draw_pages
 
     truths: list[dict[str, Any]] = []
-    modules = (talking_edition_b, talking_edition_c, talking_edition_d, talking_edition_e)
+    modules = (talking_edition_b, talking_edition_c, talking_edition_d, talking_edition_e, talking_edition_f)
     later = {one.EDITION.letter: one.EDITION for one in modules}
     found: Iterator[tuple[str, Drawn]]
     first = (_draw_words(fetch), draw_pages(fetch), draw_charts(fetch))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -30,7 +32,7 @@ _SHEETS = ("#4285f4", "#ea4335", "#fbbc04", "#34a853")
 _GGPLOT = ("#f8766d", "#00ba38", "#619cff", "#c77cff")
 _BRIGHT = ("#fbbc04", "#ebb434")
 _NEWS = ("#006ba2", "#db444b", "#ebb434", "#379a8b")
-_FILLS: dict[str, Color] = {
+FILLS: dict[str, Color] = {
     "red": (206, 32, 46),
     "blue": (44, 104, 214),
     "green": (40, 140, 76),
@@ -38,6 +40,38 @@ _FILLS: dict[str, Color] = {
     "orange": (240, 138, 36),
     "purple": (124, 66, 170),
     "black": (24, 24, 26),
+    "pink": (244, 130, 180),
+    "brown": (128, 80, 44),
+    "grey": (142, 146, 152),
+    "white": (255, 255, 255),
+}
+
+
+@dataclass(frozen=True)
+class ChartLooks:
+    """How a maker of charts draws them.
+
+    ``marker``: what stands at the values of a line. ``has_values``: bars have their values beside them, and no axis of
+    values. ``has_key``: a pie's names are in a legend. ``lines_of``: to which axes the grid's lines belong, "both" as
+    the settings say. ``key``: where a legend is. ``turns``: a pie begins at the top and runs clockwise.
+    """
+
+    colors: Sequence[str]
+    marker: str | None = None
+    has_values: bool = False
+    has_key: bool = False
+    lines_of: str = "values"
+    width: float = 0.66
+    key: Mapping[str, Any] = field(
+        default_factory=lambda: {"loc": "upper left", "bbox_to_anchor": (1.01, 1), "frameon": False}
+    )
+    turns: bool = True
+
+
+_LOOKS = {
+    "sheets": ChartLooks(_SHEETS, has_key=True),
+    "ggplot": ChartLooks(_GGPLOT, lines_of="both"),
+    "news": ChartLooks(_NEWS, marker="o", has_values=True),
 }
 
 
@@ -148,7 +182,7 @@ def draw_chart(kit: Pad, page: Page) -> Drawn:
         "savefig.pad_inches": 0.3,
         "xtick.major.pad": 9,
     }
-    paint = partial(_paint_chart, page)
+    paint = partial(paint_chart, page, _LOOKS[maker])
     if maker == "ggplot":
         look |= {"axes.facecolor": "#ebebeb", "grid.color": "white", "axes.grid": True, "grid.linewidth": 1.4}
     elif maker == "sheets":
@@ -158,49 +192,54 @@ def draw_chart(kit: Pad, page: Page) -> Drawn:
     return paint_figure(kit.rng, font, "white", "#333333", paint, **look), page.asked
 
 
-def _paint_chart(page: Page, axes: Any) -> None:
-    maker, kind = page.layout.split()
+def paint_chart(page: Page, looks: ChartLooks, axes: Any) -> None:
+    """Paints a page's chart on matplotlib's axes; the page's layout is its maker and its kind."""
+    kind = page.layout.split()[1]
     title, *series = page.title.split(" | ")
-    colors = {"sheets": _SHEETS, "ggplot": _GGPLOT}.get(maker, _NEWS)
+    colors = looks.colors
     labels, values = [row[0] for row in page.rows], np.array([[float(v) for v in row[1:]] for row in page.rows])
     if kind in ("pie", "donut"):
-        hole = {"wedgeprops": {"width": 0.42, "edgecolor": "white"}, "pctdistance": 0.79} if kind == "donut" else {}
-        named = {} if maker == "sheets" else {"labels": labels}
-        look = {"startangle": 90, "counterclock": False, "textprops": {"color": "white" if not named else "#222222"}}
-        _, _, shares = axes.pie(values[:, 0], autopct="%1.0f%%", colors=colors, **named, **look, **hole)
-        for share, color in zip(shares, colors, strict=False):
-            share.set_color("#222222" if color in _BRIGHT else "white")
-        if not named:
-            axes.legend(labels, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+        _paint_pie(labels, values[:, 0], looks, kind == "donut", axes)
     elif kind == "hbars":
-        bars = axes.barh(labels[::-1], values[::-1, 0], height=0.7, color=colors[0])
-        if maker == "news":
+        bars = axes.barh(labels[::-1], values[::-1, 0], height=looks.width + 0.04, color=colors[0])
+        if looks.has_values:
             axes.bar_label(bars, padding=6)
             axes.set_xticks([])
     elif kind == "lines":
         for i, label in enumerate(series):
-            marker = "o" if maker == "news" else None
-            axes.plot(labels, values[:, i], color=colors[i], linewidth=2.4, marker=marker, label=label)
+            axes.plot(labels, values[:, i], color=colors[i], linewidth=2.4, marker=looks.marker, label=label)
         axes.set_ylim(bottom=0)
     else:
-        share = 0.66 / values.shape[1]
+        share = looks.width / values.shape[1]
         for i, label in enumerate(series):
             spots = np.arange(len(labels)) + (i - (values.shape[1] - 1) / 2) * share
             bars = axes.bar(spots, values[:, i], share, color=colors[i], label=label)
-            if maker == "news":
+            if looks.has_values:
                 axes.bar_label(bars, padding=3)
         axes.set_xticks(range(len(labels)), labels)
-        if maker == "news":
+        if looks.has_values:
             axes.set_yticks([])
-    if kind not in ("pie", "donut") and maker != "ggplot":
+    if kind not in ("pie", "donut") and looks.lines_of == "values":
         axes.grid(axis="x" if kind == "hbars" else "y")
     if len(series) > 1:
-        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)
+        axes.legend(**looks.key)
     for names in page.marked("*"):
         across, up = names.split(" | ")
         axes.set_xlabel(across)
         axes.set_ylabel(up)
     axes.set_title(title)
+
+
+def _paint_pie(labels: list[str], values: Any, looks: ChartLooks, is_donut: bool, axes: Any) -> None:
+    hole = {"wedgeprops": {"width": 0.42, "edgecolor": "white"}, "pctdistance": 0.79} if is_donut else {}
+    named = {} if looks.has_key else {"labels": labels}
+    turned = {"startangle": 90, "counterclock": False} if looks.turns else {}
+    look = {**turned, "textprops": {"color": "white" if not named else "#222222"}}
+    _, _, shares = axes.pie(values, autopct="%1.0f%%", colors=looks.colors, **named, **look, **hole)
+    for share, color in zip(shares, looks.colors, strict=False):
+        share.set_color("#222222" if color in _BRIGHT else "white")
+    if not named:
+        axes.legend(labels, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
 
 
 def draw_shapes(kit: Pad, page: Page) -> Drawn:
@@ -216,15 +255,15 @@ def draw_shapes(kit: Pad, page: Page) -> Drawn:
     for told, spot, radius in page.rows:
         color, kind = told.split()
         x, y = (float(each) * side / 50 for each in spot.split())
-        corners = [(x + float(radius) * side / 50 * a, y + float(radius) * side / 50 * b) for a, b in _outline(kind)]
+        corners = [(x + float(radius) * side / 50 * a, y + float(radius) * side / 50 * b) for a, b in outline_of(kind)]
         if page.layout == "outlined":
-            pen.line([*corners, corners[0], corners[1]], fill=_FILLS[color], width=side // 40, joint="curve")
+            pen.line([*corners, corners[0], corners[1]], fill=FILLS[color], width=side // 40, joint="curve")
         else:
-            pen.polygon(corners, fill=_FILLS[color])
+            pen.polygon(corners, fill=FILLS[color])
     return large.resize((side, side), Image.Resampling.LANCZOS), page.asked
 
 
-def _outline(kind: str) -> list[tuple[float, float]]:
+def outline_of(kind: str) -> list[tuple[float, float]]:
     """The corners of a shape of radius one; y grows downwards."""
     turns = np.linspace(0, 2 * math.pi, 120, endpoint=False)
     if kind == "heart":
@@ -232,6 +271,8 @@ def _outline(kind: str) -> list[tuple[float, float]]:
     radii, first = {
         "circle": ((1.0,) * 120, 0),
         "square": ((1.2,) * 4, 45),
+        "pentagon": ((1.1,) * 5, -90),
+        "hexagon": ((1.1,) * 6, 0),
         "diamond": ((0.9, 1.25) * 2, 0),
         "triangle": ((1.15,) * 3, -90),
         "star": ((1.15, 0.46) * 5, -90),
@@ -247,7 +288,7 @@ def _draw_sea(kit: Pad, page: Page) -> Drawn:
     pen.rectangle((0, 0.6 * height, width, height), fill=(38, 104, 156))
     if "sun" in told:
         pen.ellipse((0.78 * width, 0.08 * height, 0.78 * width + 0.18 * height, 0.26 * height), fill=(250, 210, 60))
-    sail = _FILLS["red" if "red" in told else "green"]
+    sail = FILLS["red" if "red" in told else "green"]
     for x in (0.27 * width, 0.7 * width)[: 2 if "two" in told else 1]:
         y, unit = 0.72 * height, 0.1 * width
         pen.line((x, y, x, y - 2.6 * unit), fill=(92, 62, 40), width=9)

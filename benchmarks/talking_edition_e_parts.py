@@ -59,7 +59,8 @@ class Style:
     """How lines are set: their colours, ``at`` the left, the middle or the right, and how ``pairs`` stand.
 
     ``pairs`` is "ends" (the second at the right), "below" (in a box under the first), "dotted" (on a dotted line),
-    "tab" (at a stop) or "first" (the first is a price before the second).
+    "tab" (at a stop), "first" (the first is a price before the second), "ruled" (on a line of their own, the second at
+    a stop), "cells" (in two boxes side by side) or "under" (the second, strong, under the first).
     """
 
     ink: Any = DARK
@@ -118,6 +119,18 @@ def _set_pair(
         write(pen, 0, y, label, bold, style.accent)
         write(pen, 3.4 * size, y, value, body, ink)
         return 2.1 * size
+    if style.pairs == "under":
+        write(pen, 0, y, label, body, style.ink)
+        write(pen, 0, y + 1.5 * size, value, bold, ink)
+        return 3.6 * size
+    if style.pairs == "cells":
+        for left, right in ((0, 0.42 * width), (0.42 * width, width - 2)):
+            pen.rectangle((left, y, right, y + 2.2 * size), outline=style.faint, width=2)
+        write(pen, 0.5 * size, y + 0.45 * size, label, bold, style.ink)
+        write(pen, 0.42 * width + 0.5 * size, y + 0.45 * size, value, body, ink)
+        return 2.2 * size
+    if style.pairs == "ruled":
+        pen.line((0, y + 1.75 * size, width, y + 1.75 * size), fill=style.faint, width=1)
     write(pen, 0, y, label, body, style.ink)
     if style.pairs == "ends":
         write(pen, width, y, value, body, ink, "r")

@@ -1,7 +1,7 @@
 """The later editions of the drawn suite: how their pages are read, and what their drawings share.
 
-An edition is a file of texts (what its images show and what is asked of them, such as talking_edition_b.txt) and a
-module of looks beside it, with faces of Debian packages that no training may draw in. Lines of an image:
+An edition is one file of texts or more (what its images show and what is asked of them: talking_edition_b.txt) and a
+module of looks beside them, with faces of Debian packages that no training may draw in. Lines of an image:
 
     = layout            begins an image of the group
     ! title   * heading   - small line   a | b cells   --- a rule   other lines as they are
@@ -64,8 +64,8 @@ def read_pages(letter: str) -> dict[str, list[Page]]:
     """Every group of an edition with its pages; without a layout, a line of signs or words is a page of its own."""
     groups: dict[str, list[Page]] = {}
     pages: list[Page] = []
-    told = Path(__file__).with_name(f"talking_edition_{letter}.txt").read_text(encoding="utf-8")
-    for line in told.splitlines():
+    files = sorted(Path(__file__).parent.glob(f"talking_edition_{letter}*.txt"))
+    for line in "\n".join(file.read_text(encoding="utf-8") for file in files).splitlines():
         if line.startswith("[") and line.strip("[]") in GROUPS:
             pages = groups.setdefault(line.strip("[]"), [])
         elif not line or line.startswith("#"):
@@ -217,7 +217,13 @@ def write(pen: ImageDraw.ImageDraw, x: float, y: float, words: str, font: Font, 
 
 
 def paint_figure(
-    rng: random.Random, font: Font, ground: str, ink: str, paint: Callable[[Any], None], **look: Any
+    rng: random.Random,
+    font: Font,
+    ground: str,
+    ink: str,
+    paint: Callable[[Any], None],
+    sizes: Sequence[tuple[float, float]] = ((6, 5), (8, 4.5)),
+    **look: Any,
 ) -> Image.Image:
     """What matplotlib shows of ``paint(axes)`` in the font's face; ``look``: the edition's own settings."""
     import matplotlib.font_manager
@@ -233,7 +239,7 @@ def paint_figure(
         **dict.fromkeys(inks, ink),
     }
     with matplotlib.pyplot.rc_context(settings | look):
-        figure: Any = matplotlib.pyplot.figure(figsize=rng.choice(((6, 5), (8, 4.5))), dpi=rng.choice((90, 120, 150)))
+        figure: Any = matplotlib.pyplot.figure(figsize=rng.choice(sizes), dpi=rng.choice((90, 120, 150)))
         paint(figure.subplots())
         file = io.BytesIO()
         figure.savefig(file, format="png", bbox_inches="tight")

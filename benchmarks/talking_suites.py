@@ -40,6 +40,10 @@ Edition e is like d, with other contents, looks, faces and sources:
                       (LGPL-2.1+, BSD), plasma-workspace-wallpapers (GPL-2+), lomiri-wallpapers-20.04 (CC-BY and
                       CC-BY-SA), and libreoffice-common (MPL-2.0), all of Debian
     drawn_e           as drawn, but by talking_edition_e.py and .txt
+
+Edition f is drawn images alone, of the same groups as e, with other contents, looks, wordings and faces:
+
+    drawn_f           as drawn, but by talking_edition_f.py and the files of texts beside it
 """
 
 from __future__ import annotations
@@ -314,11 +318,12 @@ SUITES: dict[str, Callable[[Path, Path], Truths]] = {
     "drawn_d": partial(build_drawn, "d"),
     "photos_e": partial(build_photos, "photos_e"),
     "drawn_e": partial(build_drawn, "e"),
+    "drawn_f": partial(build_drawn, "f"),
 }
 
 
 def edition_of(suite: str) -> str:
-    return suite[-1] if suite.endswith(("_b", "_c", "_d", "_e")) else "a"
+    return suite[-1] if suite.endswith(("_b", "_c", "_d", "_e", "_f")) else "a"
 
 
 def main() -> None:
@@ -326,7 +331,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--only", nargs="+", choices=SUITES, default=None)
     parser.add_argument(
-        "--edition", choices=("a", "b", "c", "d", "e"), default="a", help="which folders are built without --only"
+        "--edition", choices=tuple("abcdef"), default="a", help="which folders are built without --only"
     )
     arguments = parser.parse_args()
     for name in arguments.only or [name for name in SUITES if edition_of(name) == arguments.edition]:
