@@ -146,17 +146,23 @@ def test_a_line_has_its_points_where_it_bends(look: dict[str, Any]) -> None:
     assert line.colour == ("purple" if "color" in look else "blue")
 
 
-def test_lines_are_told_apart_by_colour_and_named_by_the_legend() -> None:
-    years = [2016, 2018, 2020, 2022, 2024]
-    tea, milk = [10, 30, 20, 40, 35], [45, 15, 25, 10, 5]
+@pytest.mark.parametrize(
+    ("where", "at"), [("upper right", None), ("upper left", (1, 1)), ("upper center", (0.5, -0.15)), ("ends", None)]
+)
+def test_lines_are_told_apart_by_colour_and_named(where: str, at: tuple[float, float] | None) -> None:
+    years, tea, milk = [2016, 2018, 2020, 2022, 2024], [10, 30, 20, 40, 35], [45, 15, 25, 10, 5]
 
     def paint(axes: Any) -> None:
-        axes.plot(years, tea, label="Tea", color="red")
-        axes.plot(years, milk, label="Milk", color="blue")
+        axes.figure.subplots_adjust(right=0.7, bottom=0.25)
+        for name, values, colour in (("Tea", tea, "red"), ("Milk", milk, "blue")):
+            axes.plot(years, values, label=name, color=colour)
+            if where == "ends":
+                axes.text(2024.2, values[-1], name, va="center")
         axes.set_xticks(years)
         axes.set_ylim(0, 70)
-        axes.legend(loc="upper right")
         axes.grid(True)
+        if where != "ends":
+            axes.legend(loc=where, bbox_to_anchor=at, ncol=2 if at and at[1] < 0 else 1)
 
     table = read(paint, size=(5.5, 4.0))
     found = {line.name: line for line in table.lines}

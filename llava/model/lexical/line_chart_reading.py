@@ -6,16 +6,17 @@ Numbers in a column are the value axis, and text in a row below is what the poin
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from llava.model.lexical.chart_reading import ReadLine, find_title
 from llava.model.lexical.description import Bar, ChartLine, ChartTable
-from llava.model.lexical.flat_fills import Bools, Fills
+from llava.model.lexical.flat_fills import Bools, Fills, Pixels
 from llava.model.lexical.label_rows import complete_labels, split_words
 from llava.model.lexical.line_points import find_points, measure_heights
 from llava.model.lexical.line_traces import Area, Ink, Trace, find_inks, trace_ink
@@ -25,9 +26,12 @@ from llava.model.lexical.value_axis import Axis, Tick, fit_axis, read_number
 # A table has at most this many points a line, so that its description stays short.
 _MAX_POINTS = 14
 _MAX_LINES = 6
+# A pixel whose colour is this near to a line's, of 0 to 255, belongs to its key.
+_LIKE_KEY = 48
 _GRID_COLOURS = ("gray", "black", "white")
 # What a reader takes a key of a legend for.
 _KEY_SIGNS = "-–—_=*·•.~+→ "
+_MARK = re.compile(r"^[0Oo•] (?=\S)")
 _KEY = re.compile(r"^[0Oo]?[-–—_=→]+[0Oo]?\s+")
 
 
@@ -61,7 +65,7 @@ def read_line_chart(fills: Fills, lines: Sequence[ReadLine]) -> LineChart | None
     inside = [
         i
         for i, line in enumerate(lines)
-        if i not in axes.ticks and line.box[0] > left and line.box[1] > top and line.box[3] < bottom + 4
+        if i not in axes.ticks and left < line.box[0] < right and line.box[1] > top and line.box[3] < bottom + 4
     ]
     texts = [_grow(lines[i].box, 2) for i in inside]
     inks = find_inks(fills, axes.area, texts)
@@ -71,6 +75,8 @@ def read_line_chart(fills: Fills, lines: Sequence[ReadLine]) -> LineChart | None
         if (key := _find_key(inks, lines[i].box, axes.area)) is not None
         and not _goes_on(inks[key[0]], lines[i].box, axes.area)
     }
+    beside = set(range(len(lines))) - set(inside) - axes.ticks - set(axes.row)
+    outside = {i: key for i in beside if (key := _find_outside_key(fills.planes, inks, lines[i].box)) is not None}
     for i, (_, start) in legend.items():
         box = lines[i].box
         hidden = (int(start) - 3, int(box[1]) - 3, int(box[2]) + 3, int(box[3]) + 3)
@@ -91,16 +97,21 @@ def read_line_chart(fills: Fills, lines: Sequence[ReadLine]) -> LineChart | None
         if len(points) < 2:
             return None
     names = _name_points(points + left, labels)
+    legend |= outside
+    at_ends = _find_end_labels([trace for at, trace in traced], lines, beside | set(inside) - set(legend), axes.area)
     found: list[ChartLine] = []
-    for at, trace in traced:
+    for number, (at, trace) in enumerate(traced):
         name = next((lines[i].text.strip() for i, (ink, _) in legend.items() if ink == at), "")
+        if not name and number in at_ends:
+            name = _MARK.sub("", lines[at_ends[number]].text.strip())
         found.append(_measure(trace, name, names, points, axes))
     found = [line for line in found if len(line.points) >= 2]
     if not found:
         return None
     taken = set(axes.ticks) | set(axes.row) | {i for i, (at, _) in legend.items() if any(at == t for t, _ in traced)}
+    taken |= set(at_ends.values())
     frame = [Drawn("bar", "", (float(left), float(top) + 6, float(right), float(bottom)), 1.0)]
-    title, title_lines = find_title(frame, lines, set(axes.ticks))
+    title, title_lines = find_title(frame, lines, set(axes.ticks) | set(legend))
     table = ChartTable(title, lines=tuple(_name_lines(found)))
     plot = (float(left), float(top), float(right), float(bottom))
     return LineChart(table, frozenset(taken | title_lines), plot)
@@ -298,17 +309,42 @@ def _write_number(value: float, step: float) -> str:
 # --- the legend ---
 
 
-def _find_key(inks: Sequence[Ink], box: tuple[float, ...], area: Area) -> tuple[int, float] | None:
-    """The ink of the short level line to the left of a text, and where it begins; None if there is none."""
+def _find_key(inks: Sequence[Ink], box: Box, area: Area) -> tuple[int, float] | None:
+    """The ink of the short level line to the left of a text within the axes, and where it begins; None without one."""
     left, top, _, _ = area
-    height = box[3] - box[1]
-    y0, y1 = int(box[1] - top + 0.1 * height), int(box[3] - top - 0.1 * height) + 1
-    x0, x1 = int(box[0] - left - 4.6 * height), int(box[0] - left - 0.05 * height)
-    if y0 < 0 or x1 <= 1:
+    rows, columns = _find_strip(box)
+    if rows.start < top or columns.stop - left <= 1:
         return None
+    start = max(left, columns.start)
+    strips = [ink.share[rows.start - top : rows.stop - top, start - left : columns.stop - left] for ink in inks]
+    return _choose_key(strips, start, box[3] - box[1])
+
+
+def _find_outside_key(planes: Pixels, inks: Sequence[Ink], box: Box) -> tuple[int, float] | None:
+    """The same beside the plot, or above or below it, where the ground may be another."""
+    rows, columns = _find_strip(box)
+    start = max(0, columns.start)
+    if rows.start < 0 or columns.stop <= start:
+        return None
+    pixels = planes[:, rows, start : columns.stop].astype(np.float64)
+    strips = [np.linalg.norm(pixels - ink.colour[:, None, None], axis=0) < _LIKE_KEY for ink in inks]
+    return _choose_key(strips, start, box[3] - box[1])
+
+
+def _find_strip(box: Box) -> tuple[slice, slice]:
+    """The rows and columns of an image where the key of a text is: up to 4.6 of its heights to its left."""
+    height = box[3] - box[1]
+    rows = slice(int(box[1] + 0.1 * height), int(box[3] - 0.1 * height) + 1)
+    return rows, slice(int(box[0] - 4.6 * height), int(box[0] - 0.05 * height))
+
+
+def _choose_key(strips: Sequence[npt.NDArray[Any]], start: int, height: float) -> tuple[int, float] | None:
+    """The ink of the longest level line in the strips, which hold how much of each ink a pixel has, and its left end.
+
+    ``start``: the column of the image where the strips begin.
+    """
     best: tuple[int, int, float] | None = None
-    for at, ink in enumerate(inks):
-        strip = ink.share[y0:y1, max(0, x0) : x1]
+    for at, strip in enumerate(strips):
         if not strip.size:
             continue
         covered = strip.max(0) > 0.5
@@ -323,8 +359,28 @@ def _find_key(inks: Sequence[Ink], box: tuple[float, ...], area: Area) -> tuple[
             and count >= 0.55 * (last - first)
             and (best is None or count > best[1])
         ):
-            best = (at, count, max(0, x0) + int(first) + left)
-    return None if best is None else (best[0], float(best[2]))
+            best = (at, count, start + float(first))
+    return None if best is None else (best[0], best[2])
+
+
+def _find_end_labels(
+    traces: Sequence[Trace], lines: Sequence[ReadLine], free: Collection[int], area: Area
+) -> dict[int, int]:
+    """By the number of a trace, which of the ``free`` lines of text stands right of its end, and of no other's."""
+    left, top, _, _ = area
+    labels: dict[int, int] = {}
+    for i in free:
+        start, upper, _, lower = lines[i].box
+        height = lower - upper
+        at_end = [
+            number
+            for number, trace in enumerate(traces)
+            if -0.3 * height <= start - (left + trace.end) <= 2 * height
+            and upper <= top + trace.middle[np.flatnonzero(np.isfinite(trace.middle))[-1]] <= lower
+        ]
+        if len(at_end) == 1 and read_number(lines[i].text) is None and at_end[0] not in labels:
+            labels[at_end[0]] = i
+    return labels
 
 
 def _goes_on(ink: Ink, box: tuple[float, ...], area: Area) -> bool:
