@@ -150,3 +150,11 @@ def test_a_page_of_text_holds_no_shapes() -> None:
     assert fills is not None
     assert len(find_flat_shapes(fills, [])) == 1
     assert find_flat_shapes(fills, [(0.0, 2.0 * i, 20.0, 2.0 * i + 1) for i in range(16)]) == []
+
+
+def test_what_has_more_than_a_few_lines_on_it_is_no_shape() -> None:
+    fills = find_fills(draw([(OUTLINES["diamond"], (300, 200), 180, "blue")], (600, 400)))
+    assert fills is not None
+    lines = [(270.0, 130.0 + 30 * i, 330.0, 150.0 + 30 * i) for i in range(4)]
+    assert [shape.kind for shape in find_flat_shapes(fills, lines[:3])] == ["diamond"]
+    assert find_flat_shapes(fills, lines) == []

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from llava.model.lexical.description import describe, join_rows
 from llava.model.lexical.flat_fills import find_fills
 from llava.model.lexical.missed_cells import find_missed_cells
+from llava.model.lexical.object_finder import Drawn
 from llava.model.lexical.scene_text import read_scene
 from llava.model.lexical.turned_words import TurnedWord, read_words
 from tests.model.seen_lines import Line
@@ -62,6 +63,34 @@ def test_a_missed_cell_is_found_where_its_row_and_column_meet(missed: str) -> No
     boxes = [(x0, y0 - 4, x1, y1 + 4) for text, (x0, y0, x1, y1), *_ in lines if text != missed]
     (found,) = find_missed_cells(canvas.numpy(), boxes)
     assert found == pytest.approx(next(line.box for line in lines if line.text == missed), abs=5)
+
+
+def test_the_only_value_of_a_form_s_row_is_found_below_those_of_other_rows() -> None:
+    canvas, lines = draw_table([["Flash", "Auto"], ["Grid", "On"], ["Timer", "3 s"], ["Place", "Off"], ["", "Help"]])
+    boxes = [(x0, y0 - 4, x1, y1 + 4) for text, (x0, y0, x1, y1), *_ in lines if text and text != "3 s"]
+    (found,) = find_missed_cells(canvas.numpy(), boxes)
+    assert found == pytest.approx(next(line.box for line in lines if line.text == "3 s"), abs=5)
+    between = [box for box, line in zip(boxes, [each for each in lines if each.text], strict=False) if line.text]
+    assert find_missed_cells(canvas.numpy(), between[:4]) == []  # of two whole rows only: no table
+
+
+def test_a_window_s_buttons_are_neither_text_nor_objects() -> None:
+    texts = [
+        Line("000", (20, 30, 150, 78), "green"),
+        Line("www.zoo.example", (224, 40, 680, 76)),
+        Line("Open daily", (64, 249, 576, 283)),
+    ]
+    buttons = [
+        Drawn("hexagon", "red", (23.0, 44.0, 62.0, 65.0), 0.6),
+        Drawn("star", "green", (107.0, 37, 149, 71), 0.6),
+    ]
+    scene = read_scene(None, texts, buttons)
+    assert [line.text for line in scene.lines] == ["www.zoo.example", "Open daily"]
+    assert scene.objects == []
+    # A number is kept where other text stands above it, or where it is all there is.
+    assert [line.text for line in read_scene(None, texts[::-1][1:], []).lines] == ["www.zoo.example", "000"]
+    below = [Line("Order", (20, 5, 140, 25)), *texts]
+    assert [line.text for line in read_scene(None, below, []).lines] == [line.text for line in below]
 
 
 def test_nothing_is_missed_in_a_whole_table_an_empty_cell_a_blot_or_prose() -> None:

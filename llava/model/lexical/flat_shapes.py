@@ -26,8 +26,9 @@ Floats = npt.NDArray[np.float64]
 _LEAST_PX, _LEAST_SHARE, _MOST_SHAPES = 12, 4e-4, 24
 # They are first looked for on an image that is about so high or broad.
 _SEARCHED_PX = 320
-# With more lines of text it is a page. Where they are lower than this share of the image, their pixels are no shape's.
-_MOST_TEXTS, _LARGE_TEXT, _TEXT = 15, 0.3, -2
+# With more lines of text it is a page, and so is what has more than a few lines on it. Where they are lower than this
+# share of the image, their pixels are no shape's.
+_MOST_TEXTS, _MOST_WITHIN, _LARGE_TEXT, _TEXT = 15, 3, 0.3, -2
 # This share of what lies around a shape of its own is of one fill, and this share of all that is drawn is shapes that
 # have a name, blurred edges aside. Clip art has neither.
 _LEAST_ALONE, _LEAST_NAMED = 0.93, 0.5
@@ -78,8 +79,8 @@ def find_flat_shapes(fills: Fills, texts: Sequence[Box]) -> list[FlatShape]:
         if min(high - low) < _LEAST_PX or any(share_within(box, text) > _MOST_TEXT for text in within):
             continue
         kind = name_outline(points_N2, is_page_HW)
-        # A rectangle with words on it is a sign, a button or a field.
-        if within and kind in ("", "rectangle", "square"):
+        # A rectangle with words on it is a sign, a button or a field, and what has many lines on it is a page.
+        if len(within) > _MOST_WITHIN or (within and kind in ("", "rectangle", "square")):
             continue
         # One that lies on another has an outline of its own.
         if kind not in ("", "rectangle") or _lies_alone(labels_HW, points_N2):

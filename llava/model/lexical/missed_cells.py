@@ -14,10 +14,11 @@ import numpy.typing as npt
 from llava.model.lexical.ink import tell_apart
 from llava.model.lexical.object_finder import Box
 
-# A table has so many rows of at least so many cells that were found; a page with more lines is none.
+# A table has so many rows of at least so many cells that were found, and rows of fewer between them; a page with more
+# lines is none.
 _LEAST_ROWS, _LEAST_CELLS, _MOST_LINES = 3, 2, 120
 # A cell is so high, as a part of a line's box, and at most so wide.
-_LEAST_HEIGHT, _MOST_HEIGHT, _MOST_WIDTH = 0.3, 1.05, 4.0
+_LEAST_HEIGHT, _MOST_HEIGHT, _MOST_WIDTH = 0.3, 1.05, 8.0
 # It stands below another cell, or this much beside it.
 _BESIDE = 0.6
 _LEAST_INK_PX = 6
@@ -27,9 +28,11 @@ _RULE_SHARE = 0.9
 
 def find_missed_cells(planes: npt.NDArray[Any], boxes: Sequence[Box]) -> list[Box]:
     """The boxes of the ink of cells that are missing among the boxes of lines, on an image [3, H, W] of 0 to 255."""
-    rows = [row for row in _group(boxes) if len(row) >= _LEAST_CELLS]
-    if len(rows) < _LEAST_ROWS or len(boxes) > _MOST_LINES:
+    grouped = _group(boxes)
+    full = [i for i, row in enumerate(grouped) if len(row) >= _LEAST_CELLS]
+    if len(full) < _LEAST_ROWS or len(boxes) > _MOST_LINES:
         return []
+    rows = grouped[full[0] : full[-1] + 1]
     height, width = planes.shape[1:]
     found: list[Box] = []
     for row in rows:
@@ -38,8 +41,8 @@ def find_missed_cells(planes: npt.NDArray[Any], boxes: Sequence[Box]) -> list[Bo
         bottom = min(height, int(max(box[3] for box in row) + 0.1 * size))
         places = {
             (max(0, int(box[0] - _BESIDE * size)), min(width, int(box[2] + _BESIDE * size) + 1))
-            for other in rows
-            for box in other
+            for i in full
+            for box in grouped[i]
         }
         taken = [(box[0], box[2]) for box in row]
         for left, right in sorted(places):

@@ -34,6 +34,8 @@ _UNTOLD = ("bar", "key", "wedge", "sign")
 _MOST_LINES = 80
 # What the cross that closes a window is read as.
 _CROSSES = ("X", "x", "×", "+")
+# What the discs of a window's corner are read as.
+_DISCS = re.compile(r"[0Oo@eE]{3}")
 # Leading dots are so many times lower than what stands at both of their ends, and are read as these.
 _LEADER, _LEADER_SIGNS = 1.8, frozenset(" .•4:·-_,;'")
 # Above an axis: its numbers are multiples of this power of ten.
@@ -90,6 +92,9 @@ def read_scene(canvas: Tensor | None, lines: Sequence[Any], objects: Sequence[An
     if chart is None or not has_values(chart):
         chart = read_pie(objects, lines)
     if chart is None:
+        buttons = _find_window_buttons(lines)
+        shown = [each for each in shown if not any(share_within(each.box, line.box) > 0.5 for line in buttons)]
+        lines = [line for line in lines if not any(line is each for each in buttons)]
         return Scene(_drop_marks([_level(line) for line in lines]), shown, None)
     return Scene([line for i, line in enumerate(lines) if i not in chart.used], shown, _tabulate(chart))
 
@@ -119,16 +124,17 @@ def _read_drawn_chart(
     if _are_rows(bars, lines):
         return None
     found = _find_chart(fills, lines, pie, bars)
-    seen: Sequence[Any] | None = None
+
+    def look_again(seen: Sequence[Any] | None) -> tuple[Sequence[Any], _Found | None]:
+        again = None if seen is None else _find_chart(fills, seen, pie, bars)
+        return (lines, found) if seen is None or again is None else (seen, again)
+
     if read is not None and pie is None and _is_incomplete(found, bars, lines):
         margin = found.plot if found is not None else _surround(bars) if bars else _guess_plot(canvas)
         turned = read_slanted_labels(canvas, fills, lines, margin, read) if bars else None
-        seen = read_margins(canvas, turned or lines, margin, read, below=turned is None)
-    elif read is not None and pie is None and found is not None:
-        seen = complete_words(canvas, lines, sorted(found.used), found.plot, read)
-    again = None if seen is None else _find_chart(fills, seen, pie, bars)
-    if again is not None and seen is not None:
-        lines, found = seen, again
+        lines, found = look_again(read_margins(canvas, turned or lines, margin, read, below=turned is None))
+    if read is not None and pie is None and found is not None:
+        lines, found = look_again(complete_words(canvas, lines, sorted(found.used), found.plot, read))
     if found is None:
         return None
     table, used = _multiply(found.table, lines, set(found.used), found.plot)
@@ -194,6 +200,25 @@ def _drop_marks(lines: Sequence[Any]) -> list[Any]:
         if not closes and not (leads and len({*line.text} & _LEADER_SIGNS) >= len({*line.text}) - 1):
             kept.append(line)
     return kept
+
+
+def _find_window_buttons(lines: Sequence[Any]) -> list[Any]:
+    """The line that the three discs in the upper left corner of a window are read as: "000" above all other text."""
+    width = max((line.box[2] for line in lines), default=0.0)
+    return [
+        line
+        for line in lines[:2]
+        if _DISCS.fullmatch(line.text.strip()) and line.box[2] < 0.25 * width and _is_above(line, lines)
+    ]
+
+
+def _is_above(line: Any, lines: Sequence[Any]) -> bool:
+    """Whether there are at least two other lines, and nothing stands higher or farther left."""
+    left, top, _, bottom = line.box
+    others = [each for each in lines if each is not line]
+    return len(others) > 1 and all(
+        each.box[3] > top and (each.box[1] > bottom or each.box[0] > left) for each in others
+    )
 
 
 def _level(line: Any) -> Any:
