@@ -26,6 +26,7 @@ from llava.model.lexical.second_look import (
     read_margins,
     read_turned_name,
 )
+from llava.model.lexical.thin_outlines import find_outlines
 from llava.model.lexical.turned_words import Read, read_slanted_labels
 
 # What is not told as an object: the parts of charts, and what carries text.
@@ -40,6 +41,8 @@ _LEADER, _LEADER_SIGNS = 1.8, frozenset(" .•4:·-_,;'")
 _POWER = re.compile(r"[1lI][eE]([0-9]{1,2})")
 # What shapes are read as.
 _LIKE_SHAPES = frozenset("OoQD0CcGUu@©AaVvXxYKkHhI1lT+*")
+# Of shapes, so many characters may be read, in a line that holds this share of each.
+_MOST_SPELT, _LEAST_SPELT = 5, 0.2
 _NO_PLOT: Box = (0.0, 0.0, 0.0, 0.0)
 
 
@@ -83,8 +86,10 @@ def read_scene(canvas: Tensor | None, lines: Sequence[Any], objects: Sequence[An
     shown = [each for each in shown if not any(_is_letter_in(each.box, line) for line in lines)]
     if fills is not None:
         flat = find_flat_shapes(fills, [line.box for line in lines if not _may_be_shapes(line.text)])
-        shown = merge_shapes(shown, flat)
         lines = [line for line in lines if not (_may_be_shapes(line.text) and _covers_shapes(line.box, flat))]
+        outlines = _find_outlines(fills, lines, flat)
+        lines = [line for line in lines if not _spells_shapes(line, outlines)]
+        shown = merge_shapes(shown, [*outlines, *flat])
     lines = [line for line in lines if not _is_letter_of(shown, line)]
     chart = read_chart(objects, lines) if fills is None or fills.is_noisy else None
     if chart is None or not has_values(chart):
@@ -217,6 +222,22 @@ def _covers_shapes(box: Box, shapes: Sequence[FlatShape]) -> bool:
     """Whether most of a line of text is shapes that have a name."""
     area = (box[2] - box[0]) * (box[3] - box[1])
     return sum(share_area(box, shape.box) for shape in shapes if shape.kind) > 0.4 * area
+
+
+def _find_outlines(fills: Fills, lines: Sequence[Any], flat: Sequence[FlatShape]) -> list[FlatShape]:
+    """The outlines that are no text, of which a few words may be read: a circle, a square and a triangle as "QUA"."""
+    found = find_outlines(fills, [line.box for line in lines if len(line.text) > _MOST_SPELT], flat)
+    texts = [line.box for line in lines if not _spells_shapes(line, found)]
+    is_clear = not found or not any(share_area(shape.box, text) > 0 for shape in found for text in texts)
+    return found if is_clear else find_outlines(fills, texts, flat)
+
+
+def _spells_shapes(line: Any, shapes: Sequence[FlatShape]) -> bool:
+    """Whether a short line of text has one shape of its height for each of its characters."""
+    letters, height = len(line.text.replace(" ", "")), line.box[3] - line.box[1]
+    within = [shape for shape in shapes if share_within(shape.box, line.box) > _LEAST_SPELT]
+    is_high = all(shape.box[3] - shape.box[1] > 0.5 * height for shape in within)
+    return 1 < letters <= len(within) and len(line.text) <= _MOST_SPELT and is_high
 
 
 def _is_letter_in(box: Box, line: Any) -> bool:
