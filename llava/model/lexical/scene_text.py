@@ -26,6 +26,7 @@ from llava.model.lexical.second_look import (
     read_margins,
     read_turned_name,
 )
+from llava.model.lexical.subplots import part_plots
 from llava.model.lexical.thin_outlines import find_outlines
 from llava.model.lexical.turned_words import Read, read_slanted_labels
 
@@ -39,6 +40,8 @@ _CROSSES = ("X", "x", "×", "+")
 _LEADER, _LEADER_SIGNS = 1.8, frozenset(" .•4:·-_,;'")
 # Above an axis: its numbers are multiples of this power of ten.
 _POWER = re.compile(r"[1lI][eE]([0-9]{1,2})")
+# A line of text belongs to a plot that holds more of it.
+_LEAST_IN_PLOT = 0.9
 # What shapes are read as.
 _LIKE_SHAPES = frozenset("OoQD0CcGUu@©AaVvXxYKkHhI1lT+*")
 # Of shapes, so many characters may be read, in a line that holds this share of each.
@@ -107,8 +110,31 @@ def describe_scene(
     read: Read | None = None,
 ) -> str:
     """The description of a canvas of ``size`` (width, height) px; "" if nothing was seen. See ``read_scene``."""
+    told = "" if canvas is None else _describe_plots(size, lines, objects, canvas, read)
+    if told:
+        return told
     scene = read_scene(canvas, lines, objects, read)
     return describe(size, scene.lines, scene.objects, scene.chart)
+
+
+def _describe_plots(
+    size: tuple[int, int], lines: Sequence[Any], objects: Sequence[Any], canvas: Tensor, read: Read | None
+) -> str:
+    """The descriptions of several plots, below what stands across them; "" unless each is a chart with names."""
+    plots = part_plots(canvas, lines, objects)
+    scenes = [read_scene(plot.canvas, plot.lines, plot.objects, read) for plot in plots]
+    if len(scenes) < 2 or not all(scene.chart is not None and _is_named(scene.chart) for scene in scenes):
+        return ""
+    across = [line for line in lines if all(share_within(line.box, plot.box) <= _LEAST_IN_PLOT for plot in plots)]
+    texts = [describe(size, [*across], [], None)]
+    texts += [describe(size, scene.lines, scene.objects, scene.chart) for scene in scenes]
+    return "\n".join(filter(None, texts))
+
+
+def _is_named(chart: ChartTable) -> bool:
+    """Whether at least half of a chart's parts have a name, and all have a value."""
+    parts = [*chart.bars, *(point for line in chart.lines for point in line.points)]
+    return 2 * sum(bool(part.label) for part in parts) >= len(parts) and all(part.value for part in parts)
 
 
 def _read_drawn_chart(
