@@ -238,6 +238,7 @@ def find_hull(mask_HW: npt.NDArray[np.bool_]) -> Floats:
 
 
 def measure_area(hull_N2: Floats) -> float:
+    """The area of a polygon, in px²."""
     x, y = hull_N2.T
     return abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2
 
