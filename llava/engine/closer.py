@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -32,16 +32,33 @@ _BLANKS = b" \n"
 _LETTERS = b"abcdefghijklmnopqrstuvwxyz0123456789-_.:/@ ABCDEFGHIJKLMNOPQRSTUVWXYZ+#,;()[]{}!?*%&=~'$^|<>`"
 
 
+# A number ends after so many digits: with a point, a double precision number has no more that matter.
+_MOST_DIGITS, _MOST_DIGITS_OF_INTEGER = 17, 32
+_IN_NUMBERS = b"0123456789.eE+-"
+
+
 @dataclass
 class StringState:
-    """A lexer of one bit: whether a JSON document is inside a string."""
+    """A small lexer: whether a JSON document is inside a string, and how long the number is that it is inside of."""
 
     in_string: bool = False
     _is_escaped: bool = False
+    _num_digits: int = 0
+    _is_integer: bool = True
+
+    @property
+    def is_long_number(self) -> bool:
+        """Whether the document is inside a number that has as many digits as matter."""
+        return self._num_digits >= (_MOST_DIGITS_OF_INTEGER if self._is_integer else _MOST_DIGITS)
 
     def read(self, text: bytes) -> None:
         """Advances by some bytes of the document."""
         for byte in text:
+            if self.in_string or byte not in _IN_NUMBERS:
+                self._num_digits, self._is_integer = 0, True
+            else:
+                self._num_digits += byte in _DIGITS
+                self._is_integer &= byte in _DIGITS or byte == 0x2D
             if not self.in_string:
                 self.in_string = byte == 0x22
             elif self._is_escaped:
@@ -53,7 +70,7 @@ class StringState:
 
     def copy(self) -> StringState:
         """An independent copy."""
-        return StringState(self.in_string, self._is_escaped)
+        return replace(self)
 
 
 class Closer:
@@ -70,6 +87,10 @@ class Closer:
         self._of_byte = {
             text[0]: token for token, text in enumerate(token_bytes) if len(text) == 1 and not special[token]
         }
+        # A bit for each token, as in llguidance's masks: whether it would continue a number.
+        self.number_bits = sum(
+            1 << token for token, text in enumerate(token_bytes) if text[:1] and text[0] in _IN_NUMBERS
+        )
 
     def list_closing_tokens(self, strings: StringState) -> list[int]:
         """The tokens that can close the open string, or the open array or object."""

@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from llava.engine.closer import Closer, StringState
+from llava.engine.endless_schemas import is_endless
 from llava.errors import BadSchema, EngineClosed, UsageError
 
 if TYPE_CHECKING:
@@ -67,7 +68,8 @@ class GrammarCompiler:
             if len(self._cache) > _CACHE_SIZE:
                 self._cache.popitem(last=False)
         if isinstance(compiled, str):
-            raise BadSchema(f"Answers cannot be constrained to this schema: {compiled}. Use a simpler one.")
+            remedy = "" if compiled == _ENDLESS else " Use a simpler one."
+            raise BadSchema(f"Answers cannot be constrained to this schema: {compiled}.{remedy}")
         return compiled
 
     def _compile(self, schema: str, *, is_ours: bool) -> Grammar | str:
@@ -156,9 +158,15 @@ class GrammarMatcher:
         return masked_V
 
     def compute_bits(self) -> bytes:
-        """A bit for each token, the first one the least significant: whether it is allowed next. Raises BadSchema."""
+        """A bit for each token, the first one the least significant: whether it is allowed next. Raises BadSchema.
+
+        A number ends once it is long, where it may: some models write zeros without end where they may.
+        """
         bits = bytes(self._matcher.compute_bitmask())
         self._check()
+        if self._strings.is_long_number:
+            ending = int.from_bytes(bits, "little") & ~self._closer.number_bits
+            bits = ending.to_bytes(len(bits), "little") if ending else bits
         return bits
 
     def find_closing_token(self) -> int | None:
@@ -283,6 +291,10 @@ def _validate(grammar: str) -> str:
     return done.stdout if done.returncode == 0 else _TOO_LONG
 
 
+_ENDLESS = (
+    "no document that fits it ends, because it always holds another one of its kind. Let the inner one be left out, or "
+    'be {"type": "null"} in an "anyOf"'
+)
 _TOO_LONG = f"compiling it takes more than {SCHEMA_S:g} s or crashes"
 
 
@@ -297,11 +309,17 @@ def run() -> None:
         signal.setitimer(signal.ITIMER_PROF, SCHEMA_S)  # SIGPROF kills the process
         resource.setrlimit(resource.RLIMIT_AS, (_SCHEMA_BYTES, _SCHEMA_BYTES))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    sys.stdout.write(_clean_error(LLMatcher.validate_grammar(sys.stdin.read(), limits=limits)))
+    grammar = sys.stdin.read()
+    error = _clean_error(LLMatcher.validate_grammar(grammar, limits=limits))
+    if not error and is_endless(json.loads(grammar.removeprefix(_GRAMMAR))):
+        error = _ENDLESS
+    sys.stdout.write(error)
 
 
 def _clean_error(message: str) -> str:
     """llguidance's error message without positions in the grammar text, which the client never saw."""
     message = message.split("\n   1 | ")[0].split("<non-verbose/>")[0]
+    if message == "NoExtensionBias":
+        return "no token that may follow leads to a document that fits it"
     message = re.sub(r"^at \d+\(\d+\): |failed to compile JSON schema: ", "", message)
     return " ".join(message.split())[:300].rstrip(".")

@@ -158,3 +158,23 @@ def test_what_has_more_than_a_few_lines_on_it_is_no_shape() -> None:
     lines = [(270.0, 130.0 + 30 * i, 330.0, 150.0 + 30 * i) for i in range(4)]
     assert [shape.kind for shape in find_flat_shapes(fills, lines[:3])] == ["diamond"]
     assert find_flat_shapes(fills, lines) == []
+
+
+@pytest.mark.parametrize("name", ["circle", "square", "triangle", "star", "hexagon"])
+@pytest.mark.parametrize("width", [2, 4, 8])
+def test_a_shape_with_a_drawn_outline_is_one_shape_of_its_fill(name: str, width: int) -> None:
+    outer, inner = (OUTLINES[name], (150, 150), 100.0, "black"), (OUTLINES[name], (150, 150), 100.0 - width, "yellow")
+    found = find(draw([outer, inner], (300, 300)))
+    assert [(each.colour, each.kind) for each in found] == [("yellow", name)]
+
+
+@pytest.mark.parametrize("name", ["circle", "square", "triangle", "star", "diamond", "hexagon"])
+def test_a_shape_that_touches_an_edge_is_named_and_a_band_along_it_is_no_shape(name: str) -> None:
+    points = OUTLINES[name]
+    x = -100 * min(x for x, _ in points)
+    beside = (OUTLINES["circle"], (450, 150), 60.0, "blue")
+    found = find(draw([(points, (round(x), 150), 100.0, "red"), beside], (600, 300)))
+    assert sorted((each.colour, each.kind) for each in found) == [("blue", "circle"), ("red", name)]
+    band: Points = [(-9, 0.5), (9, 0.5), (9, 0.8), (-9, 0.8)]
+    found = find(draw([(band, (300, 220), 100.0, "green"), beside], (600, 300)))
+    assert [(each.colour, each.kind) for each in found] in ([], [("blue", "circle")])

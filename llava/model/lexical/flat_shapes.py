@@ -46,6 +46,10 @@ _ROUND, _REGULAR = 1.12, 1.25
 _EQUAL, _RIGHT_DEGREES = 1.15, 8.0
 # A ring's hole covers this share of it; with a larger one it is the outline of what its outer edge is.
 _LEAST_HOLE, _MOST_HOLE = 0.06, 0.72
+# What fills an outline is so many times as large as it, and its box such a share of the outline's.
+_FILLS_OUTLINE, _OUTLINE_OVERLAP = 2.5, 0.6
+# A band across an image touches three of its sides, a panel in a corner two; shapes without straight sides may as well.
+_MOST_SIDES, _CURVED = 4, ("circle", "oval", "ring", "star", "heart", "diamond")
 _ANGLES = 180
 
 
@@ -82,9 +86,13 @@ def find_flat_shapes(fills: Fills, texts: Sequence[Box]) -> list[FlatShape]:
         # A rectangle with words on it is a sign, a button or a field, and what has many lines on it is a page.
         if len(within) > _MOST_WITHIN or (within and kind in ("", "rectangle", "square")):
             continue
+        sides = count_sides(box, labels_HW.shape)
+        if sides > (_MOST_SIDES if kind in _CURVED else 1 if kind else 0):
+            continue
         # One that lies on another has an outline of its own.
         if kind not in ("", "rectangle") or _lies_alone(labels_HW, points_N2):
             found.append(FlatShape(kind, name_color(fills.colours[fill])[0], box, len(points_N2)))
+    found = _drop_borders(found)
     drawn = int((~is_page_HW & (labels_HW >= 0)).sum())
     named = sum(shape.area for shape in found if shape.kind)
     return found if len(found) <= _MOST_SHAPES and named > _LEAST_NAMED * drawn else []
@@ -112,7 +120,7 @@ def merge_shapes(drawn: Sequence[Any], shapes: Sequence[FlatShape]) -> list[Any]
 
 
 def _part(labels_HW: Labels, page: int) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
-    """The number of a fill and the pixels [N, 2] of each part of it that is large enough and apart from the edge.
+    """The number of a fill and the pixels [N, 2] of each part of it that is large enough.
 
     They are looked for on every few pixels alone, and then taken whole.
     """
@@ -132,9 +140,28 @@ def _part(labels_HW: Labels, page: int) -> Iterator[tuple[int, npt.NDArray[np.in
             whole = find_components(labels_HW[top:bottom, left:right] == fill)
             largest = whole.labels == np.bincount(whole.labels).argmax()
             points_N2 = np.stack((whole.columns[largest] + left, whole.rows[largest] + top), 1)
-            low, high = points_N2.min(0), points_N2.max(0)
-            if len(points_N2) >= least and min(low) > 0 and (high + 1 < labels_HW.shape[::-1]).all():
+            if len(points_N2) >= least:
                 yield fill, points_N2
+
+
+def count_sides(box: Box, shape: tuple[int, ...]) -> int:
+    """How many sides of an image [H, W] a box touches."""
+    return (box[0] <= 0) + (box[1] <= 0) + (box[2] >= shape[1]) + (box[3] >= shape[0])
+
+
+def _drop_borders(found: Sequence[FlatShape]) -> list[FlatShape]:
+    """The shapes without those that are the drawn outline of another, which fills them."""
+    return [
+        outer
+        for outer in found
+        if not any(
+            inner is not outer
+            and inner.area > _FILLS_OUTLINE * outer.area
+            and share_within(inner.box, outer.box) > _LEAST_WITHIN
+            and measure_overlap(inner.box, outer.box) > _OUTLINE_OVERLAP
+            for inner in found
+        )
+    ]
 
 
 def _lies_alone(labels_HW: Labels, points_N2: npt.NDArray[np.int64]) -> bool:
@@ -142,7 +169,7 @@ def _lies_alone(labels_HW: Labels, points_N2: npt.NDArray[np.int64]) -> bool:
     low, high = points_N2.min(0) - _AROUND_PX, points_N2.max(0) + 1 + _AROUND_PX
     mask_HW = np.zeros((high[1] - low[1], high[0] - low[0]), dtype=bool)
     mask_HW[points_N2[:, 1] - low[1], points_N2[:, 0] - low[0]] = True
-    outside_HW = _find_outside(mask_HW)
+    outside_HW = find_outside(mask_HW)
     y, x = np.nonzero(mask_HW)
     is_near_HW = np.zeros_like(mask_HW)
     for dx, dy in ((1, 0), (-1, 0), (0, 1), (0, -1)):
@@ -163,12 +190,12 @@ def name_outline(points_N2: npt.NDArray[np.int64], is_page_HW: npt.NDArray[np.bo
     low, high = points_N2.min(0), points_N2.max(0)
     mask_HW = np.zeros((high[1] - low[1] + 3, high[0] - low[0] + 3), dtype=bool)
     mask_HW[points_N2[:, 1] - low[1] + 1, points_N2[:, 0] - low[0] + 1] = True
-    whole_HW = ~_find_outside(mask_HW)
+    whole_HW = ~find_outside(mask_HW)
     is_page_HW = np.pad(is_page_HW[low[1] : high[1] + 1, low[0] : high[0] + 1], 1)
     area, hole = float(whole_HW.sum()), float((whole_HW & is_page_HW).sum())
-    hull_N2 = _find_hull(whole_HW)
+    hull_N2 = find_hull(whole_HW)
     # An outline runs across its pixels, of which the hull has all.
-    solid = area / max(_measure_area(hull_N2) - _STAIRS * _measure_length(hull_N2), 1.0)
+    solid = area / max(measure_area(hull_N2) - _STAIRS * _measure_length(hull_N2), 1.0)
     kind = _name_convex(hull_N2) if solid >= _CONVEX else _name_pointed(whole_HW)
     if solid < 0.985 and _is_heart(whole_HW, hull_N2):
         kind = "heart"
@@ -179,7 +206,7 @@ def name_outline(points_N2: npt.NDArray[np.int64], is_page_HW: npt.NDArray[np.bo
     return kind
 
 
-def _find_outside(mask_HW: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+def find_outside(mask_HW: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """The pixels that are not of the shape and from which the image's edge is reached."""
     parts = find_components(~mask_HW)
     first = parts.labels[(parts.rows == 0) & (parts.columns == 0)][0]
@@ -189,7 +216,7 @@ def _find_outside(mask_HW: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     return outside_HW
 
 
-def _find_hull(mask_HW: npt.NDArray[np.bool_]) -> Floats:
+def find_hull(mask_HW: npt.NDArray[np.bool_]) -> Floats:
     """The corners of the convex hull of a mask's pixels, each a unit square, counterclockwise (Andrew's chain)."""
     corners: list[tuple[float, float]] = []
     for y in np.flatnonzero(mask_HW.any(1)):
@@ -211,7 +238,8 @@ def _find_hull(mask_HW: npt.NDArray[np.bool_]) -> Floats:
     return np.array(chain(ordered) + chain(ordered[::-1]))
 
 
-def _measure_area(hull_N2: Floats) -> float:
+def measure_area(hull_N2: Floats) -> float:
+    """The area of a polygon, in px²."""
     x, y = hull_N2.T
     return abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2
 
@@ -254,10 +282,10 @@ def _name_convex(hull_N2: Floats) -> str:
     turns = np.pi * np.arange(72) / 36
     reach = ((hull_N2 - _find_middle(hull_N2)) @ np.stack((np.cos(turns), np.sin(turns)))).max(0)
     spans = reach[:36] + reach[36:]
-    area, is_even = _measure_area(hull_N2), spans.max() < _REGULAR * spans.min()
+    area, is_even = measure_area(hull_N2), spans.max() < _REGULAR * spans.min()
     for count, least in _CORNERS.items():
         polygon = _circumscribe(hull_N2, count)
-        if len(polygon) == count and area >= least * _measure_area(polygon):
+        if len(polygon) == count and area >= least * measure_area(polygon):
             if count == 4:
                 return _name_quadrilateral(polygon)
             return {3: "triangle", 5: "pentagon" if is_even else "", 6: "hexagon" if is_even else ""}[count]
@@ -340,5 +368,5 @@ def _is_heart(mask_HW: npt.NDArray[np.bool_], hull_N2: Floats) -> bool:
     low = mask_HW[int(0.9 * height) :].any(0).sum()
     is_pointed = low < 0.35 * width
     # The sides of an arrow or a crescent are not as full.
-    fullness = mask_HW.sum() / _measure_area(hull_N2)
+    fullness = mask_HW.sum() / measure_area(hull_N2)
     return bool(is_notched and is_pointed and fullness > 0.8)

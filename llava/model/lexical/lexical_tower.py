@@ -42,6 +42,7 @@ from llava.model.lexical.features import check_tokenizer, lay_out, read_features
 from llava.model.lexical.frozen_norms import freeze_norms
 from llava.model.lexical.line_reader import LineReader
 from llava.model.lexical.object_finder import ObjectFinder
+from llava.model.lexical.page_turns import read_upright
 from llava.model.lexical.scene_text import describe_scene
 from llava.model.lexical.seen_images import SeenImages
 from llava.model.lexical.thing_guesses import guess_things
@@ -174,8 +175,9 @@ class LexicalVisionTower(VisionTower):
         return (values / scale).round().clamp(0, 255).to(torch.uint8)
 
     def describe(self, canvas_CHW: torch.Tensor) -> str:
-        """The text about what is written and drawn on a canvas, uint8 [3, H, W]."""
-        lines, objects = self.reader.read(canvas_CHW), self.objects.find(canvas_CHW)
+        """The text about what is written and drawn on a canvas, uint8 [3, H, W], which is turned upright first."""
+        canvas_CHW, lines = read_upright(canvas_CHW, self.reader.read)
+        objects = self.objects.find(canvas_CHW)
         size = (canvas_CHW.shape[2], canvas_CHW.shape[1])
         return describe_scene(size, lines, objects, canvas_CHW, self.reader.read)
 

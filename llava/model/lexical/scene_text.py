@@ -26,6 +26,8 @@ from llava.model.lexical.second_look import (
     read_margins,
     read_turned_name,
 )
+from llava.model.lexical.subplots import part_plots
+from llava.model.lexical.thin_outlines import find_outlines
 from llava.model.lexical.turned_words import Read, read_slanted_labels
 
 # What is not told as an object: the parts of charts, and what carries text.
@@ -40,8 +42,12 @@ _DISCS = re.compile(r"[0Oo@eE]{3}")
 _LEADER, _LEADER_SIGNS = 1.8, frozenset(" .•4:·-_,;'")
 # Above an axis: its numbers are multiples of this power of ten.
 _POWER = re.compile(r"[1lI][eE]([0-9]{1,2})")
+# A line of text belongs to a plot that holds more of it.
+_LEAST_IN_PLOT = 0.9
 # What shapes are read as.
 _LIKE_SHAPES = frozenset("OoQD0CcGUu@©AaVvXxYKkHhI1lT+*")
+# Of shapes, so many characters may be read, in a line that holds this share of each.
+_MOST_SPELT, _LEAST_SPELT = 5, 0.2
 _NO_PLOT: Box = (0.0, 0.0, 0.0, 0.0)
 
 
@@ -85,8 +91,10 @@ def read_scene(canvas: Tensor | None, lines: Sequence[Any], objects: Sequence[An
     shown = [each for each in shown if not any(_is_letter_in(each.box, line) for line in lines)]
     if fills is not None:
         flat = find_flat_shapes(fills, [line.box for line in lines if not _may_be_shapes(line.text)])
-        shown = merge_shapes(shown, flat)
         lines = [line for line in lines if not (_may_be_shapes(line.text) and _covers_shapes(line.box, flat))]
+        outlines = _find_outlines(fills, lines, flat)
+        lines = [line for line in lines if not _spells_shapes(line, outlines)]
+        shown = merge_shapes(shown, [*outlines, *flat])
     lines = [line for line in lines if not _is_letter_of(shown, line)]
     chart = read_chart(objects, lines) if fills is None or fills.is_noisy else None
     if chart is None or not has_values(chart):
@@ -107,8 +115,31 @@ def describe_scene(
     read: Read | None = None,
 ) -> str:
     """The description of a canvas of ``size`` (width, height) px; "" if nothing was seen. See ``read_scene``."""
+    told = "" if canvas is None else _describe_plots(size, lines, objects, canvas, read)
+    if told:
+        return told
     scene = read_scene(canvas, lines, objects, read)
     return describe(size, scene.lines, scene.objects, scene.chart)
+
+
+def _describe_plots(
+    size: tuple[int, int], lines: Sequence[Any], objects: Sequence[Any], canvas: Tensor, read: Read | None
+) -> str:
+    """The descriptions of several plots, below what stands across them; "" unless each is a chart with names."""
+    plots = part_plots(canvas, lines, objects)
+    scenes = [read_scene(plot.canvas, plot.lines, plot.objects, read) for plot in plots]
+    if len(scenes) < 2 or not all(scene.chart is not None and _is_named(scene.chart) for scene in scenes):
+        return ""
+    across = [line for line in lines if all(share_within(line.box, plot.box) <= _LEAST_IN_PLOT for plot in plots)]
+    texts = [describe(size, [*across], [], None)]
+    texts += [describe(size, scene.lines, scene.objects, scene.chart) for scene in scenes]
+    return "\n".join(filter(None, texts))
+
+
+def _is_named(chart: ChartTable) -> bool:
+    """Whether at least half of a chart's parts have a name, and all have a value."""
+    parts = [*chart.bars, *(point for line in chart.lines for point in line.points)]
+    return 2 * sum(bool(part.label) for part in parts) >= len(parts) and all(part.value for part in parts)
 
 
 def _read_drawn_chart(
@@ -242,6 +273,22 @@ def _covers_shapes(box: Box, shapes: Sequence[FlatShape]) -> bool:
     """Whether most of a line of text is shapes that have a name."""
     area = (box[2] - box[0]) * (box[3] - box[1])
     return sum(share_area(box, shape.box) for shape in shapes if shape.kind) > 0.4 * area
+
+
+def _find_outlines(fills: Fills, lines: Sequence[Any], flat: Sequence[FlatShape]) -> list[FlatShape]:
+    """The outlines that are no text, of which a few words may be read: a circle, a square and a triangle as "QUA"."""
+    found = find_outlines(fills, [line.box for line in lines if len(line.text) > _MOST_SPELT], flat)
+    texts = [line.box for line in lines if not _spells_shapes(line, found)]
+    is_clear = not found or not any(share_area(shape.box, text) > 0 for shape in found for text in texts)
+    return found if is_clear else find_outlines(fills, texts, flat)
+
+
+def _spells_shapes(line: Any, shapes: Sequence[FlatShape]) -> bool:
+    """Whether a short line of text has one shape of its height for each of its characters."""
+    letters, height = len(line.text.replace(" ", "")), line.box[3] - line.box[1]
+    within = [shape for shape in shapes if share_within(shape.box, line.box) > _LEAST_SPELT]
+    is_high = all(shape.box[3] - shape.box[1] > 0.5 * height for shape in within)
+    return 1 < letters <= len(within) and len(line.text) <= _MOST_SPELT and is_high
 
 
 def _is_letter_in(box: Box, line: Any) -> bool:
