@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import mean, median, pstdev
 from typing import NamedTuple, Protocol
 
-from llava.model.lexical.label_rows import complete_labels, have_scale, split_words
+from llava.model.lexical.bar_names import PlacedBar, Span, Unit, Word, read_names, split_line
+from llava.model.lexical.label_rows import have_scale
 from llava.model.lexical.object_finder import Box, Drawn
 from llava.model.lexical.value_axis import Axis, Tick, fit_axis, read_number
 
 # What has more bars is a barcode, a board or a keyboard, and its table would not fit into a description.
 MAX_BARS = 40
-# A name is at most this far from the bars: a part of their length, or so many of its heights.
-_NAME_REACH, _NAME_HEIGHTS = 0.5, 6
 # Of so many bars, most of which have names, no value has to be known.
 _MANY_BARS, _NAMED_SHARE = 4, 0.7
 
@@ -71,50 +69,6 @@ class Chart(NamedTuple):
     used: frozenset[int]
 
 
-class _Span(NamedTuple):
-    low: float
-    high: float
-
-    @property
-    def middle(self) -> float:
-        return (self.low + self.high) / 2
-
-    @property
-    def size(self) -> float:
-        return self.high - self.low
-
-
-@dataclass(frozen=True)
-class _Bar:
-    """A bar in the chart's frame: ``up.low`` is where it begins."""
-
-    drawn: Drawn
-    along: _Span
-    up: _Span
-
-
-@dataclass(frozen=True)
-class _Word:
-    """A line, or a part of one, in the chart's frame; ``line``: its index; ``height``: of the line in pixels."""
-
-    text: str
-    along: _Span
-    up: _Span
-    line: int
-    height: float
-
-
-@dataclass(frozen=True)
-class _Unit:
-    """What one name at the axis stands for: a bar, a group of bars or a stack."""
-
-    bars: tuple[_Bar, ...]
-
-    @property
-    def middle(self) -> float:
-        return (min(b.along.low for b in self.bars) + max(b.along.high for b in self.bars)) / 2
-
-
 def read_chart(objects: Sequence[Drawn], lines: Sequence[ReadLine]) -> Chart | None:
     """The bar chart that these objects and lines are; None if they are none."""
     drawn = [each for each in objects if each.kind == "bar"]
@@ -138,13 +92,14 @@ def read_chart(objects: Sequence[Drawn], lines: Sequence[ReadLine]) -> Chart | N
     ticks = _find_ticks(bars, words, is_horizontal)
     axis = fit_axis([tick for tick, _ in ticks], base)
     size = median([word.height for word in words]) if words else 0.0
-    tick_lines = {line for tick, line in ticks if axis is not None and _agrees(axis, tick, max(5.0, 0.5 * size))}
+    slack_px = max(5.0, 0.5 * size)
+    tick_lines = {i for tick, i in ticks if axis is not None and axis.miss(tick.number.value, tick.place) <= slack_px}
     others = [w for w in words if w.line not in tick_lines]
-    labels = _read_labels(units, others, base)
+    labels = read_names(units, others, base)
     if arrangement == "grouped":
         # Where each bar has a line of its own, a gap is a bar that was not found.
-        alone = [_Unit((bar,)) for unit in units for bar in unit.bars]
-        own = _read_labels(alone, others, base)
+        alone = [Unit((bar,)) for unit in units for bar in unit.bars]
+        own = read_names(alone, others, base)
         lines_of_own = [line for _, found in own for line in found]
         if all(text for text, _ in own) and len(lines_of_own) == len(set(lines_of_own)) == len(alone):
             units, arrangement, labels = alone, "single", own
@@ -169,15 +124,15 @@ def read_chart(objects: Sequence[Drawn], lines: Sequence[ReadLine]) -> Chart | N
 # --- the frame ---
 
 
-def _move_bar(each: Drawn, is_horizontal: bool) -> _Bar:
+def _move_bar(each: Drawn, is_horizontal: bool) -> PlacedBar:
     x0, y0, x1, y1 = each.box
-    return _Bar(each, *((_Span(y0, y1), _Span(x0, x1)) if is_horizontal else (_Span(x0, x1), _Span(-y1, -y0))))
+    return PlacedBar(each, *((Span(y0, y1), Span(x0, x1)) if is_horizontal else (Span(x0, x1), Span(-y1, -y0))))
 
 
-def _move_line(index: int, line: ReadLine, is_horizontal: bool) -> _Word:
+def _move_line(index: int, line: ReadLine, is_horizontal: bool) -> Word:
     x0, y0, x1, y1 = line.box
-    along, up = (_Span(y0, y1), _Span(x0, x1)) if is_horizontal else (_Span(x0, x1), _Span(-y1, -y0))
-    return _Word(line.text.strip(), along, up, index, y1 - y0)
+    along, up = (Span(y0, y1), Span(x0, x1)) if is_horizontal else (Span(x0, x1), Span(-y1, -y0))
+    return Word(line.text.strip(), along, up, index, y1 - y0)
 
 
 def _choose_frame(drawn: list[Drawn]) -> bool:
@@ -192,11 +147,11 @@ def _choose_frame(drawn: list[Drawn]) -> bool:
     return scores[1] > scores[0]
 
 
-def _tolerance(bars: list[_Bar]) -> float:
+def _tolerance(bars: list[PlacedBar]) -> float:
     return max(2.5, 0.02 * (max(b.up.high for b in bars) - min(b.up.low for b in bars)))
 
 
-def _find_base(bars: list[_Bar]) -> float:
+def _find_base(bars: list[PlacedBar]) -> float:
     """Where the bars begin: the place from which most go up, or down where values are negative."""
     near = _tolerance(bars)
 
@@ -209,13 +164,13 @@ def _find_base(bars: list[_Bar]) -> float:
     return mean(end for end in ends if abs(end - best) <= near)
 
 
-def _is_same_place(a: _Bar, b: _Bar) -> bool:
+def _is_same_place(a: PlacedBar, b: PlacedBar) -> bool:
     """Whether two bars lie on one another's line, as the parts of a stack do."""
     both = min(a.along.high, b.along.high) - max(a.along.low, b.along.low)
     return both > 0.7 * min(a.along.size, b.along.size)
 
 
-def _side(bar: _Bar, bars: list[_Bar], base: float) -> int:
+def _side(bar: PlacedBar, bars: list[PlacedBar], base: float) -> int:
     """1 if the bar goes up from the base, or from the end of one that does; -1 if so down; 0 if it does neither."""
     near = _tolerance(bars)
     if abs(bar.up.low - base) <= near:
@@ -228,11 +183,11 @@ def _side(bar: _Bar, bars: list[_Bar], base: float) -> int:
     return -int(any(abs(o.up.low - bar.up.high) <= near for o in under))
 
 
-def _count_rooted(bars: list[_Bar], base: float) -> int:
+def _count_rooted(bars: list[PlacedBar], base: float) -> int:
     return sum(_side(bar, bars, base) != 0 for bar in bars)
 
 
-def _are_cells(bars: list[_Bar]) -> bool:
+def _are_cells(bars: list[PlacedBar]) -> bool:
     """Whether bars are equally long, as the fields of a board, a barcode's or a flag's stripes are."""
     lengths = [bar.up.size for bar in bars]
     return len(bars) > 2 and max(lengths) - min(lengths) <= max(2.0, 0.015 * max(lengths))
@@ -253,9 +208,9 @@ def is_sure(chart: Chart) -> bool:
 # --- groups, names and the legend ---
 
 
-def _group(bars: list[_Bar], base: float) -> tuple[list[_Unit], str]:
+def _group(bars: list[PlacedBar], base: float) -> tuple[list[Unit], str]:
     """The bars' units along the axis, in order, and the arrangement."""
-    columns: list[list[_Bar]] = []
+    columns: list[list[PlacedBar]] = []
     for bar in sorted(bars, key=lambda b: b.along.middle):
         if columns and _is_same_place(columns[-1][0], bar):
             columns[-1].append(bar)
@@ -263,76 +218,20 @@ def _group(bars: list[_Bar], base: float) -> tuple[list[_Unit], str]:
             columns.append([bar])
     columns = [sorted(column, key=lambda b: abs(b.up.middle - base)) for column in columns]
     if sum(len(column) > 1 for column in columns) * 2 >= len(columns):
-        return [_Unit(tuple(column)) for column in columns], "stacked"
+        return [Unit(tuple(column)) for column in columns], "stacked"
     ends = [(c[0].along.low, c[0].along.high) for c in columns]
     gaps = [b[0] - a[1] for a, b in pairwise(ends)]
     breadth = median(c[0].along.size for c in columns)
     num_colours = len({bar.drawn.colour for bar in bars})
     if num_colours < 2 or len(gaps) < 2 or max(gaps) - min(gaps) < max(3.0, 0.35 * breadth):
-        return [_Unit(tuple(column)) for column in columns], "single"
-    border, groups = (max(gaps) + min(gaps)) / 2, [list(columns[0])]
+        return [Unit(tuple(column)) for column in columns], "single"
+    border = (max(gaps) + min(gaps)) / 2
+    groups = [list(columns[0])]
     for gap, column in zip(gaps, columns[1:], strict=True):
         if gap > border:
             groups.append([])
         groups[-1] += column
-    return [_Unit(tuple(group)) for group in groups], "grouped"
-
-
-def _split_words(word: _Word) -> list[_Word]:
-    """The words of a line that runs along the names, or along the values, each with its share of the line's width."""
-    is_along, parts = word.along.size >= word.up.size, []
-    span = word.along if is_along else word.up
-    for text, low, high in split_words(word.text, span.low, span.high, word.height):
-        part = _Span(low, high)
-        along, up = (part, word.up) if is_along else (word.along, part)
-        parts.append(replace(word, text=text, along=along, up=up))
-    return parts
-
-
-def _read_labels(units: list[_Unit], words: list[_Word], base: float) -> list[tuple[str, set[int]]]:
-    """Each unit's name, and the lines that it comes from: the row before the base that names most of the units."""
-    middles = [unit.middle for unit in units]
-    low, high = min(middles), max(middles)
-    slot = (high - low) / (len(units) - 1) if len(units) > 1 else math.inf
-    ends = [end for unit in units for bar in unit.bars for end in (bar.up.low, bar.up.high)]
-    reach = _NAME_REACH * (max(ends) - min(ends))
-    below = [
-        w
-        for w in words
-        if w.up.middle < base
-        and low - 0.6 * slot <= w.along.middle <= high + 0.6 * slot
-        and w.up.high > min(ends) - max(reach, _NAME_HEIGHTS * w.height)
-    ]
-    if not below:
-        return [("", set()) for _ in units]
-    # The lowest figure of the value axis may stand a little nearer than the names do.
-    best = max((_name_units(row, middles, slot) for row in _part_rows(below)), key=lambda names: sum(map(bool, names)))
-    texts = [" ".join(w.text for w in sorted(found, key=lambda w: w.along.low)) for found in best]
-    return list(zip(complete_labels(texts), [{w.line for w in found} for found in best], strict=True))
-
-
-def _part_rows(words: list[_Word]) -> list[list[_Word]]:
-    """Words below the base in rows, the nearest to it first."""
-    rows: list[list[_Word]] = []
-    for word in sorted(words, key=lambda w: -w.up.high):
-        if rows and word.up.high >= rows[-1][0].up.high - 0.8 * word.height:
-            rows[-1].append(word)
-        else:
-            rows.append([word])
-    return rows
-
-
-def _name_units(row: list[_Word], middles: list[float], slot: float) -> list[list[_Word]]:
-    """The words of a row that each unit is called by: those whose middles are nearest to its own."""
-    names: list[list[_Word]] = [[] for _ in middles]
-    for word in row:
-        covered = [m for m in middles if word.along.low < m < word.along.high]
-        parts = _split_words(word) if len(covered) > 1 and len(word.text.split()) >= len(covered) else [word]
-        for part in parts:
-            at = min(range(len(middles)), key=lambda i: abs(middles[i] - part.along.middle))
-            if abs(middles[at] - part.along.middle) <= 0.6 * slot:
-                names[at].append(part)
-    return names
+    return [Unit(tuple(group)) for group in groups], "grouped"
 
 
 def read_legend(objects: Sequence[Drawn], lines: Sequence[ReadLine]) -> tuple[list[tuple[str, str]], set[int]]:
@@ -342,7 +241,7 @@ def read_legend(objects: Sequence[Drawn], lines: Sequence[ReadLine]) -> tuple[li
     used: set[int] = set()
     for key in keys:
         _, top, right, bottom = key.box
-        found: list[_Word] = []
+        found: list[Word] = []
         for i, line in enumerate(lines):
             height = line.box[3] - line.box[1]
             if not line.box[1] - 0.2 * height <= (top + bottom) / 2 <= line.box[3] + 0.2 * height:
@@ -352,9 +251,9 @@ def read_legend(objects: Sequence[Drawn], lines: Sequence[ReadLine]) -> tuple[li
             ]
             end = min(others, default=math.inf)
             word = _move_line(i, line, False)
-            parts = _split_words(word) if line.box[0] < right - height or line.box[2] > end else [word]
+            parts = split_line(word) if line.box[0] < right - height or line.box[2] > end else [word]
             found += [p for p in parts if right - 0.5 * height <= p.along.low and p.along.middle < end]
-        text: list[_Word] = []
+        text: list[Word] = []
         for part in sorted(found, key=lambda w: w.along.low):
             if part.along.low - (text[-1].along.high if text else right) <= 1.6 * part.height:
                 text.append(part)
@@ -367,13 +266,13 @@ def read_legend(objects: Sequence[Drawn], lines: Sequence[ReadLine]) -> tuple[li
 # --- values ---
 
 
-def _find_ticks(bars: list[_Bar], words: list[_Word], is_horizontal: bool) -> list[tuple[Tick, int]]:
+def _find_ticks(bars: list[PlacedBar], words: list[Word], is_horizontal: bool) -> list[tuple[Tick, int]]:
     """The numbers beside the bars, on the side where more of them stand; with their lines' indices."""
     first, last = min(b.along.low for b in bars), max(b.along.high for b in bars)
     sides: list[list[tuple[Tick, int]]] = [[], []]
     for word in words:
         whole = read_number(word.text)
-        for part in [word] if whole is not None else _split_words(word):
+        for part in [word] if whole is not None else split_line(word):
             number = read_number(part.text)
             side = 0 if part.along.middle < first else 1 if part.along.middle > last else -1
             if number is not None and side >= 0:
@@ -383,18 +282,13 @@ def _find_ticks(bars: list[_Bar], words: list[_Word], is_horizontal: bool) -> li
     return max(sides, key=len)
 
 
-def _agrees(axis: Axis, tick: Tick, slack_px: float) -> bool:
-    value = math.log10(tick.number.value) if axis.is_logarithmic and tick.number.value > 0 else tick.number.value
-    return abs((value - axis.offset) / axis.slope - tick.place) <= slack_px
-
-
-def _find_printed(bars: list[_Bar], words: list[_Word]) -> dict[int, _Word]:
+def _find_printed(bars: list[PlacedBar], words: list[Word]) -> dict[int, Word]:
     """The number that is printed at each bar's end or in it, by the bar's index."""
     pairs = []
     for word in words:
         covered = sum(word.along.low < b.along.middle < word.along.high for b in bars)
         many = covered > 1 and len(word.text.split()) > 1
-        for part in _split_words(word) if many else [word]:
+        for part in split_line(word) if many else [word]:
             if read_number(part.text) is None:
                 continue
             for i, bar in enumerate(bars):
@@ -408,7 +302,7 @@ def _find_printed(bars: list[_Bar], words: list[_Word]) -> dict[int, _Word]:
                 ):
                     cost = aside / max(bar.along.size, 4) + (0.3 if is_inside else abs(reach) / part.height)
                     pairs.append((cost, i, part))
-    found: dict[int, _Word] = {}
+    found: dict[int, Word] = {}
     for _, i, part in sorted(pairs, key=lambda pair: pair[0]):
         if i not in found and all(part is not other for other in found.values()):
             found[i] = part
@@ -416,7 +310,7 @@ def _find_printed(bars: list[_Bar], words: list[_Word]) -> dict[int, _Word]:
 
 
 def _measure(
-    bars: list[_Bar], axis: Axis | None, printed: dict[int, _Word], base: float
+    bars: list[PlacedBar], axis: Axis | None, printed: dict[int, Word], base: float
 ) -> dict[int, tuple[float, str, bool]]:
     """By the id of the bar: value, text, whether it is printed. Printed numbers that the lengths belie are not used."""
     read = {i: number for i, word in printed.items() if (number := read_number(word.text)) is not None}
@@ -468,7 +362,7 @@ def find_title(drawn: list[Drawn], lines: Sequence[ReadLine], taken: set[int]) -
 
 
 def _write_rows(
-    units: list[_Unit],
+    units: list[Unit],
     labels: list[tuple[str, set[int]]],
     values: dict[int, tuple[float, str, bool]],
     legend: list[tuple[str, str]],

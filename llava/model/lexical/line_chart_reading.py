@@ -165,17 +165,11 @@ def find_value_ticks(lines: Sequence[ReadLine]) -> tuple[Axis, frozenset[int]] |
         if axis is None:
             continue
         slack = max(4.0, 0.4 * height)
-        agree = frozenset(i for i, line, number in column if _misses(axis, number.value, -place_tick(line)) <= slack)
+        agree = frozenset(i for i, line, number in column if axis.miss(number.value, -place_tick(line)) <= slack)
         score = len(agree) - 1e-4 * anchor.box[2]
         if len(agree) >= 2 and (best is None or score > best[0]):
             best = (score, axis, agree)
     return None if best is None else best[1:]
-
-
-def _misses(axis: Axis, value: float, place: float) -> float:
-    if axis.is_logarithmic:
-        value = float(np.log10(value)) if value > 0 else -1e9
-    return abs((value - axis.offset) / axis.slope - place)
 
 
 def _find_axes(fills: Fills, lines: Sequence[ReadLine]) -> _Axes | None:

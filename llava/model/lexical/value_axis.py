@@ -58,6 +58,14 @@ class Axis(NamedTuple):
         value = self.slope * place + self.offset
         return 10.0 ** min(value, _LARGEST_EXPONENT) if self.is_logarithmic else value
 
+    def miss(self, value: float, place: float) -> float:
+        """How far from a place in pixels a value stands; beyond all where a logarithmic scale has none for it."""
+        if self.is_logarithmic:
+            if value <= 0:
+                return math.inf
+            value = math.log10(value)
+        return abs((value - self.offset) / self.slope - place)
+
     def snap(self, value: float) -> float:
         """The value, or the tick, half or fifth between two ticks that it cannot be told from on the image."""
         if self.is_logarithmic:
