@@ -37,7 +37,7 @@ from llava.scratch.talking.held_out_loss import CURVE, HeldOut, draw_curve
 from llava.scratch.talking.small_llama import Adapter, SmallLlama, read_adapter
 from llava.scratch.talking.thing_samples import ThingSamples
 from llava.scratch.talking.training_files import TrainingFiles, open_bundle
-from llava.train.speed.heap import keep_freed_memory
+from llava.train.speed.heap import keep_freed_memory, return_free_memory
 
 CHECKPOINT, LOG, HELD_OUT = "checkpoint.pt", "log.jsonl", "held_out.jsonl"
 # The rate of the projector, which is aligned already, as a part of the adapter's.
@@ -47,6 +47,8 @@ _WARM_UP_STEPS, _LAST_RATE = 10, 0.05
 # tokens mostly follow from it.
 _DECIDING, _DECIDING_WEIGHT = ("Yes", "No", "A", "B", "C", "D", "I", "None", "Neither"), 4.0
 _SAVE_STEPS, _SAVE_S = 20, 60
+# Batches of all lengths fragment the heap that is kept: without this, a process grows from 5 to 11 GB in 100 steps.
+_RETURN_STEPS = 10
 
 
 def loss_of(
@@ -202,6 +204,8 @@ class AdapterTraining:
         for batch in self._batches.read(range(self.step, end), self._course.workers, pinned=pinned):
             line = self._take_step(batch.to(self.model.device))
             line["seconds"] = round(time.perf_counter() - began, 2)
+            if not pinned and self.step % _RETURN_STEPS == 0:
+                return_free_memory()
             wants_end = self._is_stopped or self._peers.are_orphans or time.monotonic() > ends_at
             is_last = self.step == end or self._peers.sum(torch.tensor(float(wants_end))).item() > 0
             if not self._peers.is_first:

@@ -304,8 +304,8 @@ def draw_notice_record(rng: random.Random) -> Record:
 
 
 MAKERS: dict[str, tuple[float, Callable[[random.Random], Record]]] = {
-    "shapes": (0.2, draw_shapes_record),
-    "comparisons": (0.14, draw_comparison_record),
+    "shapes": (0.3, draw_shapes_record),
+    "comparisons": (2.5, draw_comparison_record),
     "signs": (0.22, draw_sign_record),
     "lines": (0.1, draw_lines_record),
     "form": (0.06, draw_form_record),
@@ -315,10 +315,10 @@ MAKERS: dict[str, tuple[float, Callable[[random.Random], Record]]] = {
     "card": (0.05, draw_card_record),
     "window": (0.05, draw_window_record),
     "menu": (0.05, draw_menu_record),
-    "chart": (0.07, draw_chart_record),
-    "line chart": (0.05, draw_line_chart_record),
-    "page": (0.9, draw_page_record),
-    "topic": (0.4, draw_topic_record),
+    "chart": (0.1, draw_chart_record),
+    "line chart": (0.08, draw_line_chart_record),
+    "page": (1.1, draw_page_record),
+    "topic": (0.7, draw_topic_record),
 }
 
 
