@@ -51,6 +51,47 @@ def test_a_row_of_as_many_cells_above_the_head_is_not_the_head() -> None:
             ["Highest Count: Bolts 90; lowest: Nuts 64."],
         ),
         ([["Time", "Room", "Day"], ["9 am", "B", "1"], ["8 am", "A", "2"]], None, []),
+        (
+            [["Town", "2010", "2020"], ["Kelso", "48", "44"], ["Marl", "35", "39"]],
+            [["Town: Kelso", "2010: 48", "2020: 44"], ["Town: Marl", "2010: 35", "2020: 39"]],
+            ["Highest 2010: Kelso 48; lowest: Marl 35.", "Highest 2020: Kelso 44; lowest: Marl 39."],
+        ),
+        (
+            [["King", "1760", "1820"], ["George", "1820", "1830"], ["William", "1830", "1837"]],
+            [["George", "1820", "1830"], ["William", "1830", "1837"]],
+            [],
+        ),
+        (
+            [
+                ["Plant", "Sow in", "Harvest in"],
+                ["Radish", "March", "May"],
+                ["Beans", "May", "August"],
+                ["Kale", "June", "November"],
+            ],
+            [
+                ["Plant: Radish", "Sow in: March", "Harvest in: May"],
+                ["Plant: Beans", "Sow in: May", "Harvest in: August"],
+                ["Plant: Kale", "Sow in: June", "Harvest in: November"],
+            ],
+            [],
+        ),
+        (
+            [
+                ["Oil change", "55.00"],
+                ["Card game", "8.50"],
+                ["Wipers", "18.00"],
+                ["Card ****1234", "81.50"],
+                ["To pay", "81.50"],
+                ["Change", "0.00"],
+                ["Shipping", "5.00"],
+                ["Credit card", "3.00"],
+            ],
+            None,
+            [
+                "Highest price: Oil change 55.00; lowest: Card game 8.50; "
+                "in order: 1. Oil change, 2. Wipers, 3. Card game."
+            ],
+        ),
     ],
 )
 def test_tables_of_known_heads_and_spreadsheets_are_labelled(

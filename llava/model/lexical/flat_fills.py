@@ -28,6 +28,8 @@ _SPECK_RADIUS, _SPECK_SHARE = 24, 0.05
 _EXACT_SHARE, _COMMON_SHARE, _NUM_COMMON = 0.35, 0.7, 3
 # A fill covers at least this share of an image, and so many pixels.
 _LEAST_SHARE, _LEAST_PIXELS = 2e-4, 48
+# What has less of an image than this share is a frame along its edges, of at most so many pixels, and no page.
+_LEAST_PAGE, _FRAME_PX = 0.06, 4
 # Bins of the histogram are 8 values wide.
 _BITS = 5
 
@@ -143,10 +145,22 @@ def _choose_colours(counts: npt.NDArray[np.int64], least: float, radius: int) ->
     return table, stacked
 
 
+def _find_page(labels: Labels, count: int) -> int:
+    """The fill of the page: what an image's edges have, but for a thin frame along them."""
+    page = 0
+    for depth in (0, _FRAME_PX, 2 * _FRAME_PX):
+        inner = labels[depth : labels.shape[0] - depth, depth : labels.shape[1] - depth]
+        border = np.concatenate((inner[:3].ravel(), inner[-3:].ravel(), inner[:, :3].ravel(), inner[:, -3:].ravel()))
+        border = border[border >= 0]
+        if len(border):
+            page = int(np.bincount(border, minlength=count).argmax())
+            if (labels[::2, ::2] == page).mean() >= _LEAST_PAGE:
+                break
+    return page
+
+
 def _find_grounds(labels: Labels, count: int) -> tuple[int, ...]:
-    border = np.concatenate((labels[:3].ravel(), labels[-3:].ravel(), labels[:, :3].ravel(), labels[:, -3:].ravel()))
-    border = border[border >= 0]
-    page = int(np.bincount(border, minlength=count).argmax()) if len(border) else 0
+    page = _find_page(labels, count)
     grounds = [page]
     some = labels[::2, ::2]
     height, width = some.shape

@@ -39,14 +39,22 @@ _MOST_CHARACTERS = 80
 _AMOUNT = re.compile(r"[-+$€£¥]{0,2} ?(\d{1,3}(?:[,' ]\d{3})+|\d+)([.,]\d+)? ?(?:[$€£¥%°]|°[CF]|[a-zA-Z]{1,3})?")
 # Of amounts in several of these, the larger number is not the larger amount.
 _UNITS = frozenset("mg g kg t oz lb mm cm m km ml cl l ms s min h B kB KB MB GB TB W kW MW".split())
+_YEAR = re.compile(r"(1[5-9]|20)\d\d")
+# Months and days of the week head columns of numbers, and are no head of each other.
+_CALENDAR = re.compile(
+    r"(?i)(jan(uary)?|feb(ruary)?|mar(ch)?|apr(il)?|may|june?|july?|aug(ust)?|sept?(ember)?|oct(ober)?|nov(ember)?"
+    r"|dec(ember)?|(mon|tues?|wed(nes)?|thu(rs)?|fri|sat(ur)?|sun)(day)?)\.?"
+)
 # Columns of which nothing is the highest.
 _MOMENT = re.compile(r"(?i)time|date|day")
 _PRICE = re.compile(r"[$€£¥]? ?\d{1,4}[.,]\d\d ?(?:[$€£¥]|EUR|USD|GBP|CHF)?|[$€£¥] ?\d{1,4}|\d{1,4} ?[$€£¥]")
 _PRICE_AT_END = re.compile(r"(?:\d+ ?x )?(.*?)[ .:]*([$€£¥]? ?\d{1,4}[.,]\d{1,2} ?[$€£¥]?)")
-# Amounts beside these are no prices of items.
+# Amounts beside these are no prices of items: wherever they stand, or as the whole name, as "oil change" is an item.
 _SUMS = re.compile(
-    r"(?i)\b(sub ?-?total|total|sum|tax|vat|mwst|cash|card|visa|mastercard|amex|debit|credit|change|due|amount|paid"
-    r"|balance|tip|discount|rounding|given|summe|gesamt|tel|phone|date|time)\b"
+    r"(?i)\b(sub ?-?total|total|tax|vat|mwst|cash|visa|mastercard|amex|due|amount|paid|balance|discount|rounding|given"
+    r"|summe|gesamt)\b"
+    r"|^(credit |debit |bank |by )?(card|change|credit|debit|tip|sum|(to|you) pay|payment|shipping|delivery|postage"
+    r"|service|tel|phone|date|time)( (payment|back|charge|fee|costs?|ending|no|number)\b)?(\s*([^\w\s]|\d).*)?$"
 )
 
 # Rows of tables that are called so are no entries.
@@ -190,7 +198,7 @@ def _open_table(rows: Sequence[Sequence[str]], spans: Sequence[Sequence[Span]], 
     is_known = sum(are_known) > 1 or (len(head) == _LEAST_COLUMNS - 1 and are_known[-1])
     if len(head) < _LEAST_COLUMNS - is_known or len({cell.lower() for cell in head}) < len(head):
         return None
-    if not all(map(_is_heading, head)):
+    if not all(map(_is_heading, head[:1] if _are_years(head[1:]) else head)):
         return None
     every = list(range(len(head)))
     columns: list[list[int]] = []
@@ -204,8 +212,11 @@ def _open_table(rows: Sequence[Sequence[str]], spans: Sequence[Sequence[Span]], 
     whole = [row for row, own in zip(rows[start + 1 :], columns, strict=False) if own == every]
     if len(columns) < _LEAST_ROWS or 2 * len(whole) < len(columns):
         return None
-    is_known = is_known or (any(are_known) and len(whole) >= _LEAST_ROWS_OF_WORDS)
     below = list(zip(*whole, strict=True))
+    if any(map(_are_alike, head, below)):
+        return None
+    heads_dates = any(all(map(_CALENDAR.fullmatch, cells)) for cells in below)
+    is_known = is_known or ((any(are_known) or heads_dates) and len(whole) >= _LEAST_ROWS_OF_WORDS)
     has_numbers = any(all(map(_has_digit, cells)) for cells in below)
     # A name with a digit, such as "Q2", heads numbers or plain names, and nothing that is written like it.
     are_apart = all(
@@ -264,6 +275,17 @@ def _is_heading(cell: str) -> bool:
     """Whether a cell may be the name of a column, such as "Height (m)" or "per 100 g", and is no value itself."""
     letters, digits = (sum(map(is_one, cell)) for is_one in (str.isalpha, str.isdigit))
     return letters >= max(1, digits) and _read_amount(cell) is None
+
+
+def _are_alike(head: str, cells: Sequence[str]) -> bool:
+    """Whether what would head a column is one more of its values: a month above months, or a year above years."""
+    is_date = _CALENDAR.fullmatch(head) is not None and any(map(_CALENDAR.fullmatch, cells))
+    return is_date or (_are_years([head]) and _are_years(cells))
+
+
+def _are_years(cells: Sequence[str]) -> bool:
+    """Whether there are cells, and all are years."""
+    return bool(cells) and all(map(_YEAR.fullmatch, cells))
 
 
 def _has_digit(cell: str) -> bool:
