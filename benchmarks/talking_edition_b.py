@@ -413,7 +413,7 @@ def draw_chart(kit: Pad, page: Page) -> Drawn:
         axes.set_title(title, loc="left", fontsize=17)
 
     ground, ink = ("#202830", "white") if dark else ("#faf7f0", "#222222")
-    bare = {"axes.spines.top": False, "axes.spines.right": False}
+    bare: dict[str, Any] = {"axes.spines.top": False, "axes.spines.right": False}
     return paint_figure(rng, font, ground, ink, paint, **bare), page.asked
 
 

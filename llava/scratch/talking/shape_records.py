@@ -293,16 +293,16 @@ def _ask_which_of_two(rng: random.Random, record: Record, scene: _Scene) -> None
         if i is not None and any(scene.seen[i] is one for one in (a, b))
     ]
     if sized and rng.random() < 0.6:
-        one, words = rng.choice(sized)
-        word = rng.choice(words)
+        one, sizes = rng.choice(sized)
+        word = rng.choice(sizes)
         question = pick(rng, "Which is {}, the {}?", "What is {}, the {}?", "Which one is {}: the {}?")
         record.ask(question.format(word, options), f"The {_name(one)} is {word}.")
         return
     relations = find_relations(a.box, b.box, scene.size)
-    ways = [(name, words) for name, words in _FARTHER if name in relations]
+    ways = [each for each in _FARTHER if each[0] in relations]
     if ways:
-        name, words = rng.choice(ways)
-        word = rng.choice(words)
+        name, comparisons = rng.choice(ways)
+        word = rng.choice(comparisons)
         record.ask(f"Which {word}, the {options}?", f"The {_name(a)}: it is {name} the {_name(b)}.")
 
 
