@@ -288,7 +288,7 @@ def draw_menu(kit: Pad, page: Page) -> Drawn:
 
 
 def _draw_dishes(page: Page, width: int, body: Font, bold: Font, tint: Color) -> Image.Image:
-    """Dishes one below the other, each with its price under its name and a picture at the right."""
+    """Dishes one below the other, each with its price under its name and a photo at the right."""
     size, tall = body.size, 4.6 * body.size
     image = Image.new("RGB", (width, max(420, round(5 * size + tall * len(page.rows) + 20))), "white")
     pen = ImageDraw.Draw(image)

@@ -78,11 +78,7 @@ def read_line_chart(fills: Fills, lines: Sequence[ReadLine]) -> LineChart | None
     beside = set(range(len(lines))) - set(inside) - axes.ticks - set(axes.row)
     outside = {i: key for i in beside if (key := _find_outside_key(fills.planes, inks, lines[i].box)) is not None}
     for i, (_, start) in legend.items():
-        box = lines[i].box
-        hidden = (int(start) - 3, int(box[1]) - 3, int(box[2]) + 3, int(box[3]) + 3)
-        for ink in inks:
-            x0, y0 = max(0, hidden[0] - left), max(0, hidden[1] - top)
-            ink.share[y0 : max(0, hidden[3] - top), x0 : max(0, hidden[2] - left)] = 0
+        _hide(inks, (start, *lines[i].box[1:]), axes.area)
     traced = [(at, trace) for at, ink in enumerate(inks) if (trace := trace_ink(ink)) is not None][:_MAX_LINES]
     traced = _keep_alike(traced, 0.05 * (bottom - top))
     if not traced:
@@ -90,12 +86,10 @@ def read_line_chart(fills: Fills, lines: Sequence[ReadLine]) -> LineChart | None
     labels = _list_labels(lines, axes.row)
     are_names = 2 * sum(read_number(text) is None for text, _ in labels) > len(labels)
     points = find_points([trace for _, trace in traced], [x - left for _, x in labels], are_names)
+    if points is not None and len(points) > _MAX_POINTS:
+        points = np.array(sorted(x - left for _, x in labels if points[0] - 4 <= x - left <= points[-1] + 4))
     if points is None or len(points) < 2:
         return None
-    if len(points) > _MAX_POINTS:
-        points = np.array(sorted(x - left for _, x in labels if points[0] - 4 <= x - left <= points[-1] + 4))
-        if len(points) < 2:
-            return None
     names = _name_points(points + left, labels)
     legend |= outside
     at_ends = _find_end_labels([trace for at, trace in traced], lines, beside | set(inside) - set(legend), axes.area)
@@ -355,6 +349,14 @@ def _choose_key(strips: Sequence[npt.NDArray[Any]], start: int, height: float) -
         ):
             best = (at, count, start + float(first))
     return None if best is None else (best[0], best[2])
+
+
+def _hide(inks: Sequence[Ink], box: Box, area: Area) -> None:
+    """Takes what stands in a box, an entry of a legend with its key, out of the inks of an area."""
+    left, top, _, _ = area
+    x0, y0, x1, y1 = (max(0, edge) for edge in np.subtract(_grow(box, 3), (left, top, left + 1, top + 1)))
+    for ink in inks:
+        ink.share[y0:y1, x0:x1] = 0
 
 
 def _find_end_labels(
