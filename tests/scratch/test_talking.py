@@ -153,6 +153,34 @@ def test_relations_of_objects_follow_the_orders_of_the_description() -> None:
         assert shapes_of(description)[0 if match[1] == "leftmost" else -1][0] == match[2]
 
 
+def test_how_two_objects_lie_is_told_as_the_description_orders_them() -> None:
+    asked = (
+        r"(?:Is|Where is|How does) the (\w+ \w+)\b.* the (\w+ \w+)\?\|The \1 is (left of|right of|above|below) the \2\."
+    )
+    for description, match, _ in turns_of("comparisons", asked):
+        across = [name for name, _ in shapes_of(description)]
+        down = description.split("From top to bottom: ")[1].split(". ")[0].split(", ")
+        order = across if "of" in match[3] else down
+        assert (order.index(match[1]) < order.index(match[2])) == (match[3] in ("left of", "above"))
+
+
+@pytest.mark.parametrize("kind", ["comparisons", "shapes", "page", "topic"])
+def test_an_answer_in_a_word_is_that_of_the_sentence(kind: str) -> None:
+    compared = 0
+    for number in range(60):
+        whole, short = (MAKERS[kind][1](random.Random(number)) for _ in range(2))
+        if kind == "comparisons":  # asks for words of itself
+            whole.turns = [(question, answer) for question, answer in whole.turns if question in whole.shorts]
+        short.ask_shortly(random.Random(number), 1.0)
+        said = dict(whole.turns)
+        for question, answer in short.turns:
+            asked = next((each for each in said if question.startswith(each) and question != each), "")
+            if asked in short.shorts and "\nA. " not in question:
+                compared += 1
+                assert answer.lower() in said[asked].lower(), asked
+    assert compared > 20
+
+
 def test_a_numbered_line_is_read_and_a_sign_is_told_by_its_ground() -> None:
     ordinals = "first second third fourth fifth sixth seventh eighth last".split()
     for description, match, _ in turns_of("lines", r"\|(?:The (\w+) line|Line (\d)) says \"?(.+?)\"?\.$"):

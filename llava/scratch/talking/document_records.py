@@ -94,6 +94,8 @@ _SUPERLATIVES = {
 }
 # How often a record is asked for what another kind of page would tell.
 _ELSEWHERE_SHARE = 0.4
+# The share of turns that ask for a word or a phrase, of those that have one.
+_SHORT_SHARE = 0.12
 _KEY_COLUMNS = tuple("Name Item Product City Article Team Month Place Person Company Course Brand".split())
 _TITLES = ("Departures", "Results", "Timetable", "Price list", "Team", "Overview", "Schedule", "Weather")
 
@@ -326,6 +328,8 @@ def draw_record(rng: random.Random, kinds: Sequence[str] = tuple(MAKERS)) -> Rec
     """A record of one of these kinds, drawn by their shares."""
     kind = rng.choices(kinds, [MAKERS[kind][0] for kind in kinds])[0]
     record = MAKERS[kind][1](rng)
+    if kind != "comparisons":
+        record.ask_shortly(rng, _SHORT_SHARE)
     if rng.random() < _ELSEWHERE_SHARE:
         ask_of_other_page(rng, record)
     return record

@@ -356,6 +356,7 @@ def make_record(rng: random.Random, page: Page, *, has_faults: bool = True) -> R
         names.insert(0, TITLE)
     are_capitals = rng.random() < _CAPITALS_SHARE
     turns, texts = [], []
+    shorts: dict[str, str] = {}
     for name in names:
         fact = rng.choice(by_name[name])
         values = _Values(rng, page.lists, shared)
@@ -366,14 +367,19 @@ def make_record(rng: random.Random, page: Page, *, has_faults: bool = True) -> R
             written, told = written.upper(), {slot: value.upper() for slot, value in values.items()}
         texts.append(written)
         asked = as_asked(rng, values)
-        turns += [(fill(ask, asked), fill(rng.choice(fact.says), told)) for ask in _draw_some(rng, fact.asks)]
+        of_fact = [(fill(ask, asked), fill(rng.choice(fact.says), told)) for ask in _draw_some(rng, fact.asks)]
+        slots = set(_SLOT.findall(fact.says[0]))
+        if len(slots) == 1:
+            value = told[slots.pop()]
+            shorts |= {question: value for question, answer in of_fact if value in answer}
+        turns += of_fact
         turns += _ask_for_value(rng, fact, values, page)
     if has_faults and rng.random() < _ORNAMENT_SHARE:
         texts.insert(rng.randrange(len(texts) + 1), rng.choice(_ORNAMENTS))
     lines = _lay_out(rng, texts)
     look = "text" if all(line.ground == "white" for line in lines) else "signs"
     record = Record(look, describe((400, 400), lines, []))
-    record.turns = turns
+    record.turns, record.shorts = turns, shorts
     for name in _draw_some(rng, [name for name in by_name if name not in names], _MOST_ABSENT):
         fact = rng.choice(by_name[name])
         lacks = [lack for lack in fact.lacks if not _is_written(lack, record.description)]

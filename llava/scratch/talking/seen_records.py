@@ -47,6 +47,10 @@ ASKS_FOR_DESCRIPTION = (
     "What is in this photo? Answer in one sentence.",
 )
 
+# How an answer in a word is asked for: most often as in LLaVA-1.5's data (section 3.2 of its paper).
+_IN_A_WORD = "Answer the question using a single word or phrase."
+_SHORTLY = (f"\n{_IN_A_WORD}", f"\n{_IN_A_WORD}", f"\n{_IN_A_WORD}", f" {_IN_A_WORD}", " Answer with one word.",
+            " One word only, please.", " Short answer.", " Just the answer.")  # fmt: skip
 # Words of these questions that are no sign of an answer.
 _FILLERS = frozenset("who what where when how which is it the of was does do a on this like much many".split())
 # A sign's few words are told as they are read, a page's rows apart.
@@ -113,15 +117,26 @@ class Record:
     Attributes:
         look: the kind of image, by which its things are chosen: "shapes", "signs", "text" or "chart".
         description: as ``llava.model.lexical.description`` writes it.
+        shorts: by the question, its answer in a word or a phrase, where it has one.
     """
 
     look: str
     description: str
     turns: Turns = field(default_factory=list)
+    shorts: dict[str, str] = field(default_factory=dict)
 
-    def ask(self, question: str, answer: str) -> None:
-        """Adds a turn."""
+    def ask(self, question: str, answer: str, short: str = "") -> None:
+        """Adds a turn; ``short``: its answer in a word or a phrase, which counts if the answer says it so."""
         self.turns.append((question, answer))
+        if short and short.lower() in answer.lower():
+            self.shorts[question] = short
+
+    def ask_shortly(self, rng: random.Random, share: float) -> None:
+        """Asks for a word or a phrase in this share of the turns that have one, as LLaVA's data do."""
+        for i, (question, _) in enumerate(self.turns):
+            short = self.shorts.get(question, "")
+            if short and rng.random() < share:
+                self.turns[i] = question + rng.choice(_SHORTLY), short
 
     def shorten(self, rng: random.Random, limit: int = 10) -> Record:
         """This record with at most ``limit`` of its turns, in random order, no question twice."""

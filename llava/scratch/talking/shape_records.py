@@ -30,6 +30,8 @@ from llava.scratch.talking.seen_records import (
 from llava.synth.drawing import SHAPES
 from llava.synth.scene import SCENE_COLORS
 
+# In this share of the comparisons a word is asked for, so that what is looked up is the first thing that is said.
+_SHORT_SHARE = 0.5
 # Words for the largest and for the smallest object; of two, also those that compare them.
 _LARGE, _SMALL = ("largest", "biggest"), ("smallest", "tiniest")
 _COMPARED = {_LARGE: ("larger", "bigger", "big", "large"), _SMALL: ("smaller", "small", "little")}
@@ -87,7 +89,9 @@ def draw_comparison_record(rng: random.Random) -> Record:
     for _ in range(14):
         ask = rng.choices((_ask_relation, _ask_how_two_lie, _ask_which_of_two, _ask_option), (0.36, 0.34, 0.1, 0.2))[0]
         ask(rng, record, scene)
-    return record.shorten(rng)
+    record.shorten(rng)
+    record.ask_shortly(rng, _SHORT_SHARE)
+    return record
 
 
 def _place(rng: random.Random, size: tuple[int, int], named: Sequence[tuple[str, str]]) -> _Scene:
@@ -107,10 +111,12 @@ def _ask_what(rng: random.Random, record: Record, scene: _Scene) -> None:
     one = rng.choice(scene.seen)
     if scene.kinds.count(one.kind) == 1 and rng.random() < 0.5:
         question = pick(rng, "What color is the {}?", "What is the color of the {}?", "Which color does the {} have?")
-        record.ask(question.format(one.kind), f"The {one.kind} is {one.colour}.")
+        record.ask(question.format(one.kind), f"The {one.kind} is {one.colour}.", one.colour.capitalize())
     elif scene.colours.count(one.colour) == 1:
         question = pick(rng, "What shape is the {} object?", "What is the {} object?", "Which shape is {}?")
-        record.ask(question.format(one.colour), f"The {one.colour} object is {add_article(one.kind)}.")
+        record.ask(
+            question.format(one.colour), f"The {one.colour} object is {add_article(one.kind)}.", one.kind.capitalize()
+        )
 
 
 def _ask_where(rng: random.Random, record: Record, scene: _Scene) -> None:
@@ -124,7 +130,7 @@ def _ask_where(rng: random.Random, record: Record, scene: _Scene) -> None:
         question = pick(
             rng, "Where is the {}?", "Where in the image is the {}?", "In which part of the image is the {}?"
         )
-        record.ask(question.format(name), f"The {name} is {say_place(place)}.")
+        record.ask(question.format(name), f"The {name} is {say_place(place)}.", place.capitalize())
     else:
         _ask_what_is_there(rng, record, scene, place)
 
@@ -175,7 +181,11 @@ def _ask_around(rng: random.Random, record: Record, scene: _Scene) -> None:
     where = f"to the {way} the {name}" if way.endswith("of") and rng.random() < 0.4 else f"{way} the {name}"
     question = pick(rng, "What is {}?", "What is {}?", "Which shape is {}?", "Which object is {}?", "What's {}?")
     listed = list_all([f"the {_name(other)}" for other in there]) if there else "nothing"
-    record.ask(question.format(where), f"{where.capitalize()} is {listed}.")
+    record.ask(
+        question.format(where),
+        f"{where.capitalize()} is {listed}.",
+        _name(there[0]).capitalize() if len(there) == 1 else "",
+    )
     if len(there) == 1:
         record.ask(f"What color is the shape {where}?", f"The shape {where} is {there[0].colour}.")
 
@@ -198,7 +208,7 @@ def _ask_existence(rng: random.Random, record: Record, scene: _Scene) -> None:
         name, holds = f"{colour} object", colour in colours
     question = pick(rng, "Is there {}?", "Is there {} in the image?", "Do you see {}?", "Can you see {}?")
     answer = f"Yes, there is {add_article(name)}." if holds else f"No, there is no {name}."
-    record.ask(question.format(add_article(name)), answer)
+    record.ask(question.format(add_article(name)), answer, "Yes" if holds else "No")
 
 
 def _ask_how_many(rng: random.Random, record: Record, scene: _Scene) -> None:
@@ -216,7 +226,7 @@ def _ask_how_many(rng: random.Random, record: Record, scene: _Scene) -> None:
         ways = ("How many {} are there?", "How many {} do you see?", "How many {} are in the image?")
     plural = name_several(what)
     answer = f"There is 1 {what}." if count == 1 else f"There are {count or 'no'} {plural}."
-    record.ask(pick(rng, *ways).format(plural), answer)
+    record.ask(pick(rng, *ways).format(plural), answer, str(count))
 
 
 def _ask_relation(rng: random.Random, record: Record, scene: _Scene) -> None:
@@ -232,7 +242,7 @@ def _ask_relation(rng: random.Random, record: Record, scene: _Scene) -> None:
     way = f"to the {asked}" if rng.random() < 0.3 and asked.endswith("of") else asked
     word = "Yes" if asked == holds else "No"
     first, second = _name_both(rng, scene, a, b)
-    record.ask(f"Is the {first} {way} the {second}?", f"{word}, the {first} is {holds} the {second}.")
+    record.ask(f"Is the {first} {way} the {second}?", f"{word}, the {first} is {holds} the {second}.", word)
 
 
 def _name_both(rng: random.Random, scene: _Scene, a: Drawn, b: Drawn) -> tuple[str, str]:
@@ -266,7 +276,7 @@ def _ask_how_two_lie(rng: random.Random, record: Record, scene: _Scene) -> None:
             "Where is the {}, seen from the {}?",
             "How does the {} lie to the {}?",
         ).format(first, second)
-    record.ask(question, f"The {first} is {holds} the {second}.")
+    record.ask(question, f"The {first} is {holds} the {second}.", holds.removesuffix(" of").capitalize())
 
 
 _FARTHER = (
@@ -296,14 +306,16 @@ def _ask_which_of_two(rng: random.Random, record: Record, scene: _Scene) -> None
         one, sizes = rng.choice(sized)
         word = rng.choice(sizes)
         question = pick(rng, "Which is {}, the {}?", "What is {}, the {}?", "Which one is {}: the {}?")
-        record.ask(question.format(word, options), f"The {_name(one)} is {word}.")
+        record.ask(question.format(word, options), f"The {_name(one)} is {word}.", _name(one).capitalize())
         return
     relations = find_relations(a.box, b.box, scene.size)
     ways = [each for each in _FARTHER if each[0] in relations]
     if ways:
         name, comparisons = rng.choice(ways)
         word = rng.choice(comparisons)
-        record.ask(f"Which {word}, the {options}?", f"The {_name(a)}: it is {name} the {_name(b)}.")
+        record.ask(
+            f"Which {word}, the {options}?", f"The {_name(a)}: it is {name} the {_name(b)}.", _name(a).capitalize()
+        )
 
 
 def _ask_order(rng: random.Random, record: Record, scene: _Scene) -> None:

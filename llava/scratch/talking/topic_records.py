@@ -20,6 +20,8 @@ _OF_SHARES = {
     ">": ["{key} is the largest part, {value}.", "The largest part is {key}."],
     "<": ["{key} is the smallest part, {value}.", "The smallest part is {key}."],
 }
+# What the kinds of questions ask for, but for those that ask for a name.
+_ASKED_FOR = {"": "value", "s": "value", "@": "value", "s>": "series", "s<": "series"}
 _TABLE_TOPICS_SHARE, _MOST_BARS, _MOST_GROUPED = 0.45, 9, 12
 
 
@@ -128,12 +130,15 @@ def _cells(chart: ChartTable, num_series: int) -> list[list[Bar]]:
 
 def _turn(
     rng: random.Random, measure: Measure, kind: str, asked: Mapping[str, str] | None = None, **told: str
-) -> tuple[str, str] | None:
-    """A question of a kind and its answer with these values; ``asked``: those of the question, where they differ."""
+) -> tuple[str, str, str] | None:
+    """A question of a kind, its answer with these values, and that in a word or a phrase.
+
+    ``asked``: the values of the question, where they differ.
+    """
     if kind not in measure.asks:
         return None
     question = fill(rng.choice(measure.asks[kind]), as_asked(rng, told if asked is None else asked))
-    return question, fill(rng.choice(measure.says[kind]), told)
+    return question, fill(rng.choice(measure.says[kind]), told), told[_ASKED_FOR.get(kind, "key")]
 
 
 def _ask_for_values(
@@ -183,7 +188,11 @@ def _ask_for_claim(
     claim = rng.choice(others) if others and rng.random() < 0.5 else values[i]
     question = fill(rng.choice(measure.asks["y"]), as_asked(rng, {"key": names[i], "claim": claim}))
     says = measure.says["y" if claim == values[i] else "n"]
-    record.ask(question, fill(rng.choice(says), {"key": names[i], "value": values[i], "claim": claim}))
+    record.ask(
+        question,
+        fill(rng.choice(says), {"key": names[i], "value": values[i], "claim": claim}),
+        "Yes" if claim == values[i] else "No",
+    )
 
 
 def _ask_for_ranks(
