@@ -145,6 +145,14 @@ def draw_street(rng: random.Random) -> str:
     return rng.choice((f"{number} {name}",) * 3 + (f"{name} {number}",) * 2 + (f"{foreign_name} {number}",) * 2)
 
 
+def draw_any_price(rng: random.Random) -> str:
+    """A price in one of the usual ways of writing: $4.50, £12, 8,90 €, 15 EUR."""
+    whole, cents = rng.choice((rng.randint(1, 20), rng.randint(1, 99), rng.randint(100, 900))), rng.randrange(100)
+    ways = (f"${whole}.{cents:02d}", f"£{whole}.{cents:02d}", f"€{whole}.{cents:02d}", f"{whole}.{cents:02d} €",
+            f"{whole},{cents:02d} €", f"${whole}", f"£{whole}", f"{whole} EUR", f"{whole}.{cents:02d}")  # fmt: skip
+    return rng.choice(ways)
+
+
 def draw_time(rng: random.Random) -> str:
     """A time of day, as 9:05, 09:05, 9 am, 9.05 or 9:05 pm."""
     hour, minute = rng.randrange(24), rng.choice((0, 15, 30, 45, rng.randrange(60)))

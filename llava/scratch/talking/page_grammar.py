@@ -36,6 +36,7 @@ from llava.scratch.talking.drawn_values import (
     LIGHT_PLATES,
     PLATES,
     STREETS,
+    draw_any_price,
     draw_item,
     draw_mail,
     draw_person,
@@ -66,14 +67,6 @@ def _draw_date(rng: random.Random) -> str:
     return f"{day} {month}{year}" if way < 0.75 else f"{month} {day}{',' * bool(year)}{year}"
 
 
-def _draw_price(rng: random.Random) -> str:
-    """A price in one of the usual ways of writing: $4.50, £12, 8,90 €, 15 EUR."""
-    whole, cents = rng.choice((rng.randint(1, 20), rng.randint(1, 99), rng.randint(100, 900))), rng.randrange(100)
-    ways = (f"${whole}.{cents:02d}", f"£{whole}.{cents:02d}", f"€{whole}.{cents:02d}", f"{whole}.{cents:02d} €",
-            f"{whole},{cents:02d} €", f"${whole}", f"£{whole}", f"{whole} EUR", f"{whole}.{cents:02d}")  # fmt: skip
-    return rng.choice(ways)
-
-
 SLOTS: dict[str, Callable[[random.Random], str]] = {
     "person": draw_person,
     "first": lambda r: r.choice(FIRST_NAMES),
@@ -90,7 +83,7 @@ SLOTS: dict[str, Callable[[random.Random], str]] = {
     "weekday": lambda r: r.choice(WEEKDAYS),
     "month": lambda r: r.choice(MONTH_NAMES),
     "year": lambda r: str(r.randint(1950, 2040)),
-    "price": _draw_price,
+    "price": draw_any_price,
     "percent": lambda r: f"{r.randint(1, 99)}{r.choice(('%', ' %'))}",
     "code": words.draw_code,
     "word": lambda r: words.draw_word(r, False),
