@@ -49,7 +49,7 @@ _LEAST_HOLE, _MOST_HOLE = 0.06, 0.72
 # What fills an outline is so many times as large as it, and its box such a share of the outline's.
 _FILLS_OUTLINE, _OUTLINE_OVERLAP = 2.5, 0.6
 # A band across an image touches three of its sides, a panel in a corner two; shapes without straight sides may as well.
-_MOST_SIDES, _CURVED = 4, ("circle", "oval", "ring", "star", "heart", "diamond")
+_NOT_STRAIGHT = ("circle", "oval", "ring", "star", "heart", "diamond")
 _ANGLES = 180
 
 
@@ -86,8 +86,7 @@ def find_flat_shapes(fills: Fills, texts: Sequence[Box]) -> list[FlatShape]:
         # A rectangle with words on it is a sign, a button or a field, and what has many lines on it is a page.
         if len(within) > _MOST_WITHIN or (within and kind in ("", "rectangle", "square")):
             continue
-        sides = count_sides(box, labels_HW.shape)
-        if sides > (_MOST_SIDES if kind in _CURVED else 1 if kind else 0):
+        if kind not in _NOT_STRAIGHT and count_sides(box, labels_HW.shape) > (1 if kind else 0):
             continue
         # One that lies on another has an outline of its own.
         if kind not in ("", "rectangle") or _lies_alone(labels_HW, points_N2):

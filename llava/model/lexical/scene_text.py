@@ -77,10 +77,16 @@ def read_scene(canvas: Tensor | None, lines: Sequence[Any], objects: Sequence[An
         objects: ``Drawn`` of the finder.
         read: the reader, for a second look at a chart's margins.
     """
+    return _read_filled(canvas, None if canvas is None else find_fills(canvas), lines, objects, read)
+
+
+def _read_filled(
+    canvas: Tensor | None, fills: Fills | None, lines: Sequence[Any], objects: Sequence[Any], read: Read | None
+) -> Scene:
+    """``read_scene`` of a canvas whose fills are known; ``fills``: None where it has none."""
     lines = [line for line in lines if _is_text(line.text)]
     if sum(len(line.text) for line in lines) == 1:
         lines = []
-    fills = None if canvas is None else find_fills(canvas)
     if fills is not None and canvas is not None:
         seen = _read_drawn_chart(canvas, fills, lines, objects, read)
         if seen is not None:
@@ -115,18 +121,24 @@ def describe_scene(
     read: Read | None = None,
 ) -> str:
     """The description of a canvas of ``size`` (width, height) px; "" if nothing was seen. See ``read_scene``."""
-    told = "" if canvas is None else _describe_plots(size, lines, objects, canvas, read)
+    fills = None if canvas is None else find_fills(canvas)
+    told = "" if canvas is None or fills is None else _describe_plots(size, lines, objects, canvas, fills, read)
     if told:
         return told
-    scene = read_scene(canvas, lines, objects, read)
+    scene = _read_filled(canvas, fills, lines, objects, read)
     return describe(size, scene.lines, scene.objects, scene.chart)
 
 
 def _describe_plots(
-    size: tuple[int, int], lines: Sequence[Any], objects: Sequence[Any], canvas: Tensor, read: Read | None
+    size: tuple[int, int],
+    lines: Sequence[Any],
+    objects: Sequence[Any],
+    canvas: Tensor,
+    fills: Fills,
+    read: Read | None,
 ) -> str:
     """The descriptions of several plots, below what stands across them; "" unless each is a chart with names."""
-    plots = part_plots(canvas, lines, objects)
+    plots = part_plots(canvas, lines, objects, fills)
     scenes = [read_scene(plot.canvas, plot.lines, plot.objects, read) for plot in plots]
     if len(scenes) < 2 or not all(scene.chart is not None and _is_named(scene.chart) for scene in scenes):
         return ""

@@ -32,12 +32,17 @@ class Plot(NamedTuple):
     objects: list[Any]
 
 
-def part_plots(canvas: Tensor, lines: Sequence[Any], objects: Sequence[Any], depth: int = 0) -> list[Plot]:
-    """The plots of a canvas, uint8 [3, H, W], in reading order; [] unless there are at least two."""
+def part_plots(
+    canvas: Tensor, lines: Sequence[Any], objects: Sequence[Any], fills: Fills | None = None, depth: int = 0
+) -> list[Plot]:
+    """The plots of a canvas, uint8 [3, H, W], in reading order; [] unless there are at least two.
+
+    ``fills``: of the canvas, if they are known.
+    """
     height, width = canvas.shape[1:]
     if depth == _MOST_DEPTH or not lines or min(height, width) < _LEAST_SIDE_PX:
         return []
-    fills = find_fills(canvas)
+    fills = fills or find_fills(canvas)
     if fills is None:
         return []
     for axis in (1, 0):
@@ -55,7 +60,7 @@ def part_plots(canvas: Tensor, lines: Sequence[Any], objects: Sequence[Any], dep
 
 def _part_again(half: Plot, depth: int) -> list[Plot]:
     left, top = half.box[:2]
-    parts = part_plots(half.canvas, half.lines, half.objects, depth)
+    parts = part_plots(half.canvas, half.lines, half.objects, depth=depth)
     return [part._replace(box=_move(part.box, -left, -top)) for part in parts] or [half]
 
 

@@ -25,6 +25,7 @@ from llava.model.lexical.flat_shapes import (
 )
 from llava.model.lexical.hues import name_color
 from llava.model.lexical.object_finder import Box, measure_overlap
+from llava.model.lexical.second_look import covers_middle
 
 # With more lines of text it is a page, and with more parts that are drawn a drawing.
 _MOST_TEXTS, _MOST_SHAPES = 15, 24
@@ -69,7 +70,9 @@ def find_outlines(fills: Fills, texts: Sequence[Box], shapes: Sequence[FlatShape
             continue
         kind = _name(points_N2, is_drawn_HW)
         is_boxed = kind in ("square", "rectangle")
-        if not kind or (is_boxed and (_holds_text(box, texts) or _is_frame(box, is_drawn_HW.shape))):
+        if not kind or (
+            is_boxed and (any(covers_middle(box, text) for text in texts) or _is_frame(box, is_drawn_HW.shape))
+        ):
             continue
         found.append(FlatShape(kind, _find_colour(fills, points_N2), box, len(points_N2)))
     is_much = sum(shape.area for shape in found) >= _LEAST_NAMED * num_drawn
@@ -126,14 +129,6 @@ def _erode(mask_HW: Bools) -> Bools:
     left = padded[:, :-2] & padded[:, 1:-1] & padded[:, 2:]
     eroded: Bools = left[:-2] & left[1:-1] & left[2:]
     return eroded
-
-
-def _holds_text(box: Box, texts: Sequence[Box]) -> bool:
-    """Whether the middle of a line of text is within a box."""
-    return any(
-        box[0] < (left + right) / 2 < box[2] and box[1] < (top + bottom) / 2 < box[3]
-        for left, top, right, bottom in texts
-    )
 
 
 def _is_frame(box: Box, shape: tuple[int, ...]) -> bool:

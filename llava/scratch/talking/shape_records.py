@@ -230,11 +230,7 @@ def _ask_how_many(rng: random.Random, record: Record, scene: _Scene) -> None:
 
 
 def _ask_relation(rng: random.Random, record: Record, scene: _Scene) -> None:
-    single = [one for one in scene.seen if scene.names.count(_name(one)) == 1]
-    if len(single) < 2:
-        return
-    a, b = rng.sample(single, 2)
-    relations = find_relations(a.box, b.box, scene.size)
+    a, b, relations = _draw_two(rng, scene)
     if not relations:
         return
     holds = rng.choice(relations)
@@ -243,6 +239,13 @@ def _ask_relation(rng: random.Random, record: Record, scene: _Scene) -> None:
     word = "Yes" if asked == holds else "No"
     first, second = _name_both(rng, scene, a, b)
     record.ask(f"Is the {first} {way} the {second}?", f"{word}, the {first} is {holds} the {second}.", word)
+
+
+def _draw_two(rng: random.Random, scene: _Scene) -> tuple[Drawn, Drawn, list[str]]:
+    """Two objects whose names no other has, and how the first lies to the second; the same one twice without two."""
+    single = [one for one in scene.seen if scene.names.count(_name(one)) == 1]
+    a, b = rng.sample(single, 2) if len(single) > 1 else (scene.seen[0], scene.seen[0])
+    return a, b, find_relations(a.box, b.box, scene.size)
 
 
 def _name_both(rng: random.Random, scene: _Scene, a: Drawn, b: Drawn) -> tuple[str, str]:
@@ -255,11 +258,7 @@ def _ask_how_two_lie(rng: random.Random, record: Record, scene: _Scene) -> None:
     """How one object lies to another: openly, or as one of two ways. Learnt from yes and no alone, the words after the
     first follow from it, and nothing has to be looked up.
     """
-    single = [one for one in scene.seen if scene.names.count(_name(one)) == 1]
-    if len(single) < 2:
-        return
-    a, b = rng.sample(single, 2)
-    relations = find_relations(a.box, b.box, scene.size)
+    a, b, relations = _draw_two(rng, scene)
     if not relations:
         return
     holds = rng.choice(relations)
@@ -289,10 +288,9 @@ _FARTHER = (
 
 def _ask_which_of_two(rng: random.Random, record: Record, scene: _Scene) -> None:
     """Which of two objects is farther to a side, or the larger one where one of them is the largest or smallest."""
-    single = [one for one in scene.seen if scene.names.count(_name(one)) == 1]
-    if len(single) < 2:
+    a, b, relations = _draw_two(rng, scene)
+    if a is b:
         return
-    a, b = rng.sample(single, 2)
     options = f"{_name(a)} or the {_name(b)}"
     if a.kind == b.kind and rng.random() < 0.7:
         options = f"{a.colour} {a.kind} or the {b.colour} one"
@@ -308,7 +306,6 @@ def _ask_which_of_two(rng: random.Random, record: Record, scene: _Scene) -> None
         question = pick(rng, "Which is {}, the {}?", "What is {}, the {}?", "Which one is {}: the {}?")
         record.ask(question.format(word, options), f"The {_name(one)} is {word}.", _name(one).capitalize())
         return
-    relations = find_relations(a.box, b.box, scene.size)
     ways = [each for each in _FARTHER if each[0] in relations]
     if ways:
         name, comparisons = rng.choice(ways)
