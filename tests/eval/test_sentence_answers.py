@@ -56,6 +56,9 @@ RIGHT = [
     ("The Ice cream costs the least, 3.90.", Truth(("Ice cream",), "text"), "What is the cheapest dessert?"),
     ("It lasts 3h20 min.", Truth(("3 h 20 min",), "text"), ""),
     ("The time is 9am.", Truth(("9 am",), "text"), ""),
+    ("Mia gets puzzle.", Truth(("a puzzle", "puzzle"), "text"), "What will Mia get?"),
+    ("Amir sent it.", Truth(("Amir",), "text"), "Who placed this order?"),
+    ("It has 200g of flour.", Truth(("200",), "number"), "And how much flour, in grams?"),
     ("There are 3 bars.", THREE, "How many bars are there?"),
     ("There is a single bar.", Truth(("1",), "number"), ""),
     ("three", THREE, ""),
@@ -109,6 +112,8 @@ WRONG = [
     ("The code is 12 50.", Truth(("12",), "text"), ""),
     ("The Ice cream cake costs the least.", Truth(("Ice cream",), "text"), ""),
     ("The time is 9am30.", Truth(("9 am",), "text"), ""),
+    ("Amir Khan sent it.", Truth(("Amir",), "text"), "Who placed this order?"),
+    ("It is flat 5C.", Truth(("5",), "number"), ""),
     ("This is not a cat.", CAT, ""),
     ("There is no cat here.", CAT, ""),
     ("category", CAT, ""),
@@ -172,6 +177,14 @@ def test_sentences_end_at_points_that_are_not_inside_numbers() -> None:
 def test_numbers_are_read_by_value() -> None:
     found = [parse_number(token) for token in ("3,", "$1,250.50", "twelve", "45%", "-7", "007", "B52", "1,25")]
     assert found == [3.0, 1250.5, 12.0, 45.0, -7.0, None, None, 1.25]
+    assert [parse_number(token) for token in ("200g", "4.5km", "90km/h", "18°C", "3D", "5C")] == [
+        200,
+        4.5,
+        90,
+        18,
+        None,
+        None,
+    ]
     assert [parse_number(token) for token in ("7,80", "€7,8.", "1,250", "-0,5", "1,2503")] == [
         7.8,
         7.8,

@@ -30,6 +30,8 @@ _SENTENCE_END = re.compile(r"(?:(?<=[.!?])|(?<=[.!?][\"')]))\s+(?=[\"'(]?[A-Za-z
 _TOKEN = re.compile(r"[^\s\"()\[\]{}*`<>|;]+")
 _EDGES = ".,;:!?'\"()[]{}*`_<>|…"
 _NUMBER = re.compile(r"[-+]?[$€£]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?%?")
+# A number to which its unit is written, as in "200g": the unit is no part of it. "5C" is a flat and "3D" is no number.
+_UNIT = re.compile(r"(?<=\d)(?:[mk]?g|[mc]?l|[kmc]?m|km/h|min|k?wh?|°[cf]?)$")
 _COMMA_DECIMAL = re.compile(r"([-+]?[$€£]?\d+),(\d{1,2}[€£]?%?)")
 _QUOTED = re.compile(r"\"([^\"]+)\"|(?<![A-Za-z0-9])'([^']+)'(?![A-Za-z0-9])")
 _GUESSES = re.compile(r",|;|/|\bor\b|\n")
@@ -167,10 +169,11 @@ def _judge_yes_no(text: str, truth: Truth) -> Reading:
 def parse_number(token: str) -> float | None:
     """A token's value: digits with thousands separators, a sign of currency or per cent, or a word up to twenty.
 
-    A comma before one or two last digits is a decimal one: 7,80 is 7.8. None for other tokens, and for codes with a
-    leading zero.
+    A comma before one or two last digits is a decimal one: 7,80 is 7.8. A unit that is written to it is left out: 200g
+    is 200. None for other tokens, and for codes with a leading zero.
     """
     word = token.strip(_EDGES).lower()
+    word = _UNIT.sub("", word)
     if match := _COMMA_DECIMAL.fullmatch(word):
         word = f"{match[1]}.{match[2]}"
     if word in _WORDS_OF_NUMBERS:
