@@ -164,12 +164,71 @@ def test_how_two_objects_lie_is_told_as_the_description_orders_them() -> None:
         assert (order.index(match[1]) < order.index(match[2])) == (match[3] in ("left of", "above"))
 
 
-@pytest.mark.parametrize("kind", ["comparisons", "shapes", "page", "topic"])
+def values_of(description: str) -> dict[tuple[str, str], float]:
+    """The numbers of a described chart, or of a table's rows, by what they tell and by their names."""
+    number = r"\$?(-?\d+(?:\.\d+)?)"
+    if not description.startswith("Text"):
+        bars = re.search(r"(?:from left to right|from top to bottom|from the top): (.+?)\. Largest", description)
+        assert bars is not None, description
+        return {("", name): float(value) for name, value in re.findall(rf"([^,]+?) {number} \(\w+\)(?:, )?", bars[1])}
+    first, *rows = rows_of(description)
+    heads, found = first.split(" | "), {}
+    for row in rows:
+        cells = row.split(" | ")
+        name = cells[0].removeprefix(f"{heads[0]}: ")
+        for head, cell in zip(heads[1:], cells[1:], strict=True):
+            if match := re.match(number, cell.removeprefix(f"{head}: ")):
+                found[head.split(" (")[0].lower(), name] = float(match[1])
+    return found
+
+
+MORE = r"more|better|larger|higher|greater|dearer|ahead|heavier|older|taller|warmer|hotter|farther|longer|faster"
+LESS = r"less|fewer|cheaper|smaller|lower|behind|lighter|younger|shorter|colder|cooler|nearer|closer|slower|quicker"
+
+
+def test_which_of_two_numbers_is_more_is_told_as_the_description_has_them() -> None:
+    yes_or_no = which = 0
+    for description, match, _ in turns_of("numbers", r"^(.+)\|(Yes|No), (.+) is (\S+) and (.+) is (\S+?)( km/h)?\.$"):
+        told = values_of(description)
+        a, b = match[3], match[5]
+        first, second = (float(match[i].lstrip("$")) for i in (4, 6))
+        assert any(told.get((column, a)) == first and told.get((column, b)) == second for column, _ in told)
+        is_more = re.search(rf"\b({LESS})\b", match[1]) is None
+        assert is_more == (re.search(rf"\b({MORE})\b", match[1].split("less")[0].split("fewer")[0]) is not None), match[
+            1
+        ]
+        assert match[1].lower().index(a.lower()) <= match[1].lower().rindex(b.lower())
+        assert (first > second) == (is_more == (match[2] == "Yes")), match.string
+        yes_or_no += 1
+    for description, match, _ in turns_of(
+        "numbers", r"\|(.+?) (?:is|has|costs|takes|got|sold) (?:the )?(\w+).*: (\S+)[\w /]* against (\S+?)( km/h)?\.$"
+    ):
+        first, second = (float(match[i].lstrip("$")) for i in (3, 4))
+        assert (first > second) == (re.fullmatch(MORE, match[2]) is not None), match.string
+        assert first in {value for (_, name), value in values_of(description).items() if name == match[1]}
+        which += 1
+    assert min(yes_or_no, which) > 20
+
+
+def test_a_cell_is_that_of_its_name_and_column() -> None:
+    found = lacking = 0
+    for description, match, _ in turns_of("numbers", r"\|The (\w+) of (.+) is \$?(-?[\d.]+?)( km/h)?\.$"):
+        assert values_of(description)[match[1], match[2]] == float(match[3]), (description, match.string)
+        found += 1
+    for description, match, _ in turns_of(
+        "numbers", r"\|(?:I see no|The image shows no|The image does not show) (.+?)( in the image)?\."
+    ):
+        assert match[1].lower() not in description.lower()
+        lacking += 1
+    assert min(found, lacking) > 20
+
+
+@pytest.mark.parametrize("kind", ["comparisons", "numbers", "shapes", "page", "topic"])
 def test_an_answer_in_a_word_is_that_of_the_sentence(kind: str) -> None:
     compared = 0
     for number in range(60):
         whole, short = (MAKERS[kind][1](random.Random(number)) for _ in range(2))
-        if kind == "comparisons":  # asks for words of itself
+        if kind in ("comparisons", "numbers"):  # ask for words of themselves
             whole.turns = [(question, answer) for question, answer in whole.turns if question in whole.shorts]
         short.ask_shortly(random.Random(number), 1.0)
         said = dict(whole.turns)

@@ -53,7 +53,7 @@ _STRAY_SHARE = 0.2
 # is text in it. The share beside things is a part of the others.
 _BESIDE_SHARE, _BEHIND_SHARES = 0.1, {"signs": 0.4, "text": 0.2, "shapes": 0.15}
 # This share of the samples is one chat of a few turns. In the others each question is asked as if it were the first.
-_CHAT_SHARE = 0.35
+_CHAT_SHARE = 0.25
 _MOST_BRANCHES = 9
 # Samples with a turn that has nothing to do with the image, with one in another language, and with a long question.
 _TALK_SHARE, _OTHER_LANGUAGE_SHARE, _LONG_SHARE = 0.12, 0.14, 0.04

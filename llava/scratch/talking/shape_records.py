@@ -87,7 +87,7 @@ def draw_comparison_record(rng: random.Random) -> Record:
     scene = _place(rng, size, list(zip(rng.sample(SCENE_COLORS, count), rng.sample(SHAPES, count), strict=True)))
     record = Record("shapes", describe(size, [], scene.seen))
     for _ in range(14):
-        ask = rng.choices((_ask_relation, _ask_how_two_lie, _ask_which_of_two, _ask_option), (0.36, 0.34, 0.1, 0.2))[0]
+        ask = rng.choices((_ask_relation, _ask_how_two_lie, _ask_which_of_two, _ask_option), (0.45, 0.3, 0.1, 0.15))[0]
         ask(rng, record, scene)
     record.shorten(rng)
     record.ask_shortly(rng, _SHORT_SHARE)
