@@ -32,6 +32,7 @@ from llava.errors import LlavaError, UsageError
 from llava.model.lexical.lexical_projector import NUM_CELLS, NUM_WHOLE, LexicalProjector
 from llava.scratch.talking.adapter_batches import Batch, Draw, StepBatches
 from llava.scratch.talking.adapter_samples import NUM_THINGS, THING, SampleSource, write_prefix
+from llava.scratch.talking.document_records import MAKERS
 from llava.scratch.talking.general_talk import read_talk
 from llava.scratch.talking.held_out_loss import CURVE, HeldOut, draw_curve
 from llava.scratch.talking.small_llama import Adapter, SmallLlama, read_adapter
@@ -334,7 +335,8 @@ def train(arguments: argparse.Namespace, files: TrainingFiles) -> None:
     if arguments.compile:
         model.compile()
     talk = read_talk(files.talk) if files.talk is not None else []
-    source = SampleSource(tokenizer, ThingSamples(files.things, files.facts), arguments.thing_share, talk=talk)
+    things = ThingSamples(files.things, files.facts)
+    source = SampleSource(tokenizer, things, arguments.thing_share, talk=talk, kinds=arguments.kinds or tuple(MAKERS))
     schedule = Schedule(arguments.steps, arguments.batch, arguments.rate, arguments.seed)
     held_out = HeldOut(source, arguments.held_out, arguments.batch) if arguments.measure_steps else None
     deciding = torch.tensor([tokenizer.encode(word).ids[0] for word in _DECIDING], device=device)
@@ -361,6 +363,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--projector", type=Path, help="the aligned projector")
     parser.add_argument("--adapter", type=Path, help="a checkpoint, or a file that pack wrote, to start from")
     parser.add_argument("--thing-share", type=float, default=0.45)
+    parser.add_argument("--kinds", nargs="+", choices=MAKERS, help="of records; all by their shares, if not given")
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rank", type=int, default=16)

@@ -21,6 +21,7 @@ _SHORT_SHARE = 0.5
 _NUM_TURNS = 12
 # How many bars or rows there are. Of two it is told in so many words which is more: there it is learnt first.
 _COUNTS = (2, 2, 2, 3, 3, 3, 4, 4, 5, 6, 7)
+_FEW = (2, 2, 3, 3, 4)
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,15 @@ _OF_BARS = _column(
 
 def draw_number_comparison_record(rng: random.Random) -> Record:
     """A chart or a table, and questions whose answers are a cell, one of two names, yes or no, or a letter."""
-    record = _draw_bars(rng) if rng.random() < 0.4 else _draw_table(rng)
+    record = _draw_bars(rng, _COUNTS, _QUESTIONS) if rng.random() < 0.4 else _draw_table(rng)
+    record.shorten(rng, _NUM_TURNS)
+    record.ask_shortly(rng, _SHORT_SHARE)
+    return record
+
+
+def draw_bar_comparison_record(rng: random.Random) -> Record:
+    """Two to four bars, and only which of two is more. A training on these alone is where that is learnt."""
+    record = _draw_bars(rng, _FEW, _WHICH_IS_MORE)
     record.shorten(rng, _NUM_TURNS)
     record.ask_shortly(rng, _SHORT_SHARE)
     return record
@@ -181,7 +190,7 @@ class _Compared:
         return find(range(len(self.names)), key=lambda i: self.numbers[i])
 
 
-def _draw_names(rng: random.Random) -> tuple[list[str], str]:
+def _draw_names(rng: random.Random, counts: Sequence[int] = _COUNTS) -> tuple[list[str], str]:
     """Names of one kind, and another one: labels, things to buy, models with numbers, people or places."""
 
     def draw_model(rng: random.Random) -> str:
@@ -189,12 +198,12 @@ def _draw_names(rng: random.Random) -> tuple[list[str], str]:
 
     draw = rng.choice((draw_label, draw_item, draw_model, draw_person, lambda r: r.choice(FIRST_NAMES),
                        lambda r: r.choice(CITIES)))  # fmt: skip
-    *names, absent = draw_apart(rng, draw, rng.choice(_COUNTS) + 1)
+    *names, absent = draw_apart(rng, draw, rng.choice(counts) + 1)
     return names, absent
 
 
-def _draw_bars(rng: random.Random) -> Record:
-    names, absent = _draw_names(rng)
+def _draw_bars(rng: random.Random, counts: Sequence[int], questions: _Questions) -> Record:
+    names, absent = _draw_names(rng, counts)
     if rng.random() < 0.4:
         known = rng.choice(LABELS)
         names = list(known[: len(names)])
@@ -210,7 +219,7 @@ def _draw_bars(rng: random.Random) -> Record:
     title = rng.choice(TOPICS) if rng.random() < 0.6 else ""
     chart = ChartTable(title, bars, is_pie=is_pie, is_horizontal=not is_pie and rng.random() < 0.2)
     record = Record("chart", describe_with(chart, []))
-    _ask(rng, record, [_Compared(_OF_BARS, names, absent, numbers, values)], _NUM_TURNS + 4)
+    _ask(rng, record, [_Compared(_OF_BARS, names, absent, numbers, values)], questions, _NUM_TURNS + 4)
     return record
 
 
@@ -231,17 +240,17 @@ def _draw_table(rng: random.Random) -> Record:
     rows = [heads, *([name, *(of[i] for _, of in shown)] for i, name in enumerate(names))]
     lines = [line for y, row in enumerate(rows) for line in place_row(y, *row)]
     record = Record("text", describe((500, 400), lines, []))
-    _ask(rng, record, told, _NUM_TURNS)
+    _ask(rng, record, told, _QUESTIONS, _NUM_TURNS)
     for i in rng.sample(range(len(names)), 2) if words else ():
         question = rng.choice(asks.split(";")).format(a=names[i])
         record.ask(question, f"The {head.lower()} of {names[i]} is {words[i]}.", words[i])
     return record
 
 
-def _ask(rng: random.Random, record: Record, told: Sequence[_Compared], count: int) -> None:
+def _ask(rng: random.Random, record: Record, told: Sequence[_Compared], questions: _Questions, count: int) -> None:
     """Adds up to ``count`` questions about one of the columns each, and about what the image lacks."""
     for _ in range(count):
-        rng.choices(*_QUESTIONS)[0](rng, record, rng.choice(told))
+        rng.choices(*questions)[0](rng, record, rng.choice(told))
     lacking = [each for each in _COLUMNS if each.name not in record.description.lower()]
     if told[0].column.name and lacking and rng.random() < 0.6:
         column, name = rng.choice(lacking), rng.choice(told[0].names)
@@ -322,4 +331,6 @@ def _ask_claim(rng: random.Random, record: Record, told: _Compared) -> None:
     record.ask(question, f"{word}, {of} is {value}.", word)
 
 
-_QUESTIONS = ((_ask_value, _ask_whether, _ask_which, _ask_best, _ask_claim), (0.32, 0.3, 0.18, 0.1, 0.1))
+_Questions = tuple[Sequence[Callable[[random.Random, Record, _Compared], None]], Sequence[float]]
+_QUESTIONS: _Questions = ((_ask_value, _ask_whether, _ask_which, _ask_best, _ask_claim), (0.32, 0.3, 0.18, 0.1, 0.1))
+_WHICH_IS_MORE: _Questions = ((_ask_whether, _ask_which), (0.75, 0.25))

@@ -10,7 +10,7 @@ from llava.model.lexical.description import describe, join_rows
 from llava.model.lexical.row_tables import find_extremes
 from llava.scratch.talking.card_records import draw_card_record, draw_menu_record, draw_window_record
 from llava.scratch.talking.chart_records import draw_chart_record
-from llava.scratch.talking.comparison_records import draw_number_comparison_record
+from llava.scratch.talking.comparison_records import draw_bar_comparison_record, draw_number_comparison_record
 from llava.scratch.talking.drawn_values import (
     CITIES,
     FIELDS,
@@ -310,6 +310,7 @@ MAKERS: dict[str, tuple[float, Callable[[random.Random], Record]]] = {
     "shapes": (0.3, draw_shapes_record),
     "comparisons": (0.7, draw_comparison_record),
     "numbers": (1.4, draw_number_comparison_record),
+    "bars": (0.1, draw_bar_comparison_record),
     "signs": (0.22, draw_sign_record),
     "lines": (0.1, draw_lines_record),
     "form": (0.06, draw_form_record),
@@ -330,7 +331,7 @@ def draw_record(rng: random.Random, kinds: Sequence[str] = tuple(MAKERS)) -> Rec
     """A record of one of these kinds, drawn by their shares."""
     kind = rng.choices(kinds, [MAKERS[kind][0] for kind in kinds])[0]
     record = MAKERS[kind][1](rng)
-    if kind not in ("comparisons", "numbers"):  # they ask for words of themselves
+    if kind not in ("comparisons", "numbers", "bars"):  # they ask for words of themselves
         record.ask_shortly(rng, _SHORT_SHARE)
     if rng.random() < _ELSEWHERE_SHARE:
         ask_of_other_page(rng, record)
