@@ -33,7 +33,10 @@ from llava.scratch.talking.adapter_training import (
     loss_of,
     stopping_by_signals,
 )
+from llava.scratch.talking.comparison_records import draw_bar_comparison_record
+from llava.scratch.talking.document_records import MAKERS
 from llava.scratch.talking.held_out_loss import HeldOut
+from llava.scratch.talking.seen_records import Record
 from llava.scratch.talking.small_llama import Adapter
 from llava.scratch.talking.thing_facts import keep_fact
 from llava.scratch.talking.thing_samples import ThingSamples
@@ -310,6 +313,26 @@ def test_measuring_changes_no_number_and_covers_every_kind(inputs: Inputs, tmp_p
     assert lines[0]["loss"] != lines[1]["loss"]
     measured.draw_curve()
     assert (tmp_path / "measured/curve.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_training_draws_the_kinds_that_are_named(
+    inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = inputs.files
+    drawn = []
+
+    def draw(rng: random.Random) -> Record:
+        drawn.append("bars")
+        return draw_bar_comparison_record(rng)
+
+    monkeypatch.setitem(MAKERS, "bars", (0.1, draw))
+    for kind in set(MAKERS) - {"bars"}:
+        monkeypatch.setitem(MAKERS, kind, (1.0, lambda rng, kind=kind: pytest.fail(f"draws {kind}")))
+    given = ["--model", inputs.gguf, "--tokenizer", files.tokenizer, "--projector", files.projector]
+    given += ["--things", files.things, "--facts", files.facts, "--thing-share", 0, "--kinds", "bars"]
+    common = ["--steps", 1, "--batch", 2, "--rank", 2, "--measure-steps", 0, "--output", tmp_path / "out"]
+    run_main(monkeypatch, adapter_training, *given, *common)
+    assert len(drawn) >= 2
 
 
 def test_a_bundle_in_parts_trains_as_its_files_do(
