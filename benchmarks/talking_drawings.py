@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import random
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -329,17 +330,15 @@ def draw_poster(kit: Kit, title: str, facts: list[str], ask: Asked) -> Drawn:
 
 
 def draw_all(folder: Path, fetch: Callable[[str], Path], edition: str = "a") -> list[dict[str, Any]]:
-    """Draws every image of an edition, a to f, into the folder; returns the entries of its ``truth.json``."""
-    from benchmarks import talking_edition_b, talking_edition_c, talking_edition_d, talking_edition_e, talking_edition_f
+    """Draws every image of an edition, a to g, into the folder; returns the entries of its ``truth.json``."""
     from benchmarks.talking_charts import draw_charts
     from benchmarks.talking_pages import draw_pages
 
     truths: list[dict[str, Any]] = []
-    modules = (talking_edition_b, talking_edition_c, talking_edition_d, talking_edition_e, talking_edition_f)
-    later = {one.EDITION.letter: one.EDITION for one in modules}
-    found: Iterator[tuple[str, Drawn]]
-    first = (_draw_words(fetch), draw_pages(fetch), draw_charts(fetch))
-    for found in first if edition == "a" else (later[edition].draw_images(fetch),):
+    parts: list[Iterator[tuple[str, Drawn]]] = [_draw_words(fetch), draw_pages(fetch), draw_charts(fetch)]
+    if edition != "a":
+        parts = [import_module(f"benchmarks.talking_edition_{edition}").EDITION.draw_images(fetch)]
+    for found in parts:
         for group, (image, asked) in found:
             file = f"{len({row['file'] for row in truths}) + 1:03d}.png"
             image.convert("RGB").save(folder / file)

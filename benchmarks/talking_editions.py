@@ -3,7 +3,7 @@
 An edition is one file of texts or more (what its images show and what is asked of them: talking_edition_b.txt) and a
 module of looks beside them, with faces of Debian packages that no training may draw in. Lines of an image:
 
-    = layout            begins an image of the group
+    = layout            begins an image of the group; its lines may follow it after " // "
     ! title   * heading   - small line   a | b cells   --- a rule   other lines as they are
     ? question = answer; another answer <> rival; rival      text that is read
     ?# question = 12.5 ~ 0.5 a number, ?n a name, ?y yes or no, ?- cannot tell
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import io
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -71,7 +71,8 @@ def read_pages(letter: str) -> dict[str, list[Page]]:
         elif not line or line.startswith("#"):
             continue
         elif line.startswith("= "):
-            pages.append(Page(line[2:]))
+            layout, *lines = line[2:].split(" // ")
+            pages.append(Page(layout, lines))
         elif line.startswith("?"):
             pages[-1].asked.append(_read_question(line))
         elif list(groups)[-1] in ("signs", "words") and not (pages and pages[-1].layout):
@@ -109,7 +110,10 @@ class Pad(Kit):
     def __init__(self, fetch: Callable[[str], Path], seed: str, letters: str, edition: Edition) -> None:
         super().__init__(fetch, seed, edition.faces)
         self.letters = {ord(letter) for letter in letters if not letter.isspace()}
-        self._plain = edition.plain
+        self._plain, self._stand_ins = edition.plain, edition.stand_ins
+
+    def font(self, package: str, size: float, place: int = 0) -> Font:
+        return super().font(self._stand_ins.get(package, package), size, place)
 
     def pick(self, packages: Sequence[str], size: float, place: int = 0) -> Font:
         """A font of one of the packages, in ``size`` px; ``place``: which of its faces. Raises LookupError."""
@@ -128,6 +132,7 @@ class Edition:
     """Another edition of the drawn suite: its faces by package, and how each group is drawn.
 
     ``plain``: the packages whose faces suit small print. Their first face is regular, their second one bold.
+    ``stand_ins``: which of its packages is drawn in where the drawing of another edition names one of that edition's.
     """
 
     letter: str
@@ -135,6 +140,7 @@ class Edition:
     plain: Sequence[str]
     draw_word: Callable[[Pad, Page, Font], Drawn]
     draw: dict[str, Callable[[Pad, Page], Drawn]]
+    stand_ins: Mapping[str, str] = field(default_factory=dict)
 
     def draw_images(self, fetch: Callable[[str], Path]) -> Iterator[tuple[str, Drawn]]:
         """Every image with its group; the same at every call. ``fetch``: the folder of a Debian package."""

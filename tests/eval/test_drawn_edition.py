@@ -1,4 +1,4 @@
-"""The later editions of the drawn suite (talking_edition_b to _f): their pages answer what is asked of them."""
+"""The later editions of the drawn suite (talking_edition_b to _g): their pages answer what is asked of them."""
 
 from __future__ import annotations
 
@@ -13,15 +13,35 @@ import matplotlib
 import pytest
 from PIL import Image
 
-from benchmarks import talking_edition_b, talking_edition_c, talking_edition_d, talking_edition_e, talking_edition_f
+from benchmarks import (
+    talking_edition_b,
+    talking_edition_c,
+    talking_edition_d,
+    talking_edition_e,
+    talking_edition_f,
+    talking_edition_g,
+)
 from benchmarks.talking_drawings import WORDS
 from benchmarks.talking_editions import Edition, Pad, Page, read_pages
 from benchmarks.talking_suites import SUITES, edition_of, read_truths
 from llava.eval.photo_suite import score_answers
 from llava.eval.photo_truths import read_folder
 
-MODULES = (talking_edition_b, talking_edition_c, talking_edition_d, talking_edition_e, talking_edition_f)
+MODULES = (
+    talking_edition_b,
+    talking_edition_c,
+    talking_edition_d,
+    talking_edition_e,
+    talking_edition_f,
+    talking_edition_g,
+)
 EDITIONS = tuple(one.EDITION for one in MODULES)
+# Signs, words, answerable questions of a group, those of all groups, and questions that cannot be answered: the fewest.
+FEWEST = {
+    **dict.fromkeys("bc", (30, 40, 20, 0, 25)),
+    **dict.fromkeys("def", (30, 40, 18, 280, 40)),
+    "g": (20, 28, 15, 250, 35),
+}
 TOLD = {edition.letter: read_pages(edition.letter) for edition in EDITIONS}
 of_each_edition = pytest.mark.parametrize("letter", TOLD)
 
@@ -47,13 +67,22 @@ def test_every_group_has_enough_questions_and_some_cannot_be_answered(letter: st
     groups = TOLD[letter]
     (edition,) = (one for one in EDITIONS if one.letter == letter)
     assert set(groups) == {"words", *edition.draw}
-    assert (len(groups["signs"]) >= 30, len(groups["words"])) == (True, 40)
+    signs, words, of_group, of_all, unknown = FEWEST[letter]
+    assert (len(groups["signs"]) >= signs, len(groups["words"])) == (True, words)
     asked = {group: [row["form"] for page in pages for row in page.asked] for group, pages in groups.items()}
     counts = {group: len(forms) - forms.count("cannot tell") for group, forms in asked.items() if forms}
-    assert min(counts.values()) >= (18 if letter in "def" else 20)
-    assert sum(forms.count("cannot tell") for forms in asked.values()) >= (40 if letter in "def" else 25)
-    if letter in "def":
-        assert sum(counts.values()) >= 280
+    assert min(counts.values()) >= of_group
+    assert sum(forms.count("cannot tell") for forms in asked.values()) >= unknown
+    assert sum(counts.values()) >= of_all
+
+
+def test_edition_g_says_yes_as_often_as_no_and_asks_one_question_in_six_for_a_word() -> None:
+    rows = [row for page in pages_of("g") for row in page.asked]
+    said = Counter(row["answers"][0] for row in rows if row["form"] == "yes/no")
+    assert said["yes"] == said["no"]
+    asked = [talking_edition_g.ask(row) for row in rows]
+    assert len(asked) / 8 < sum(question.endswith("single word or phrase.") for question in asked) < len(asked) / 5
+    assert sum("\nB. " in question for question in asked) >= 5
 
 
 def test_no_content_is_of_another_edition() -> None:
@@ -61,7 +90,7 @@ def test_no_content_is_of_another_edition() -> None:
     words = {word.lower() for word in WORDS}
     shown = {letter: told_of(letter) for letter in TOLD}
     assert [title for titles in shown.values() for title in titles if f'"{title}"' in first] == []
-    assert (shown["c"] | shown["d"] | shown["e"] | shown["f"]) & words == set()
+    assert (shown["c"] | shown["d"] | shown["e"] | shown["f"] | shown["g"]) & words == set()
     assert [pair for pair in combinations(shown, 2) if shown[pair[0]] & shown[pair[1]]] == []
 
 
@@ -79,7 +108,7 @@ def test_no_face_and_no_photograph_is_of_another_edition() -> None:
 
 
 def test_each_suite_belongs_to_one_edition() -> None:
-    assert Counter(map(edition_of, SUITES)) == {"a": 6, "b": 2, "c": 2, "d": 2, "e": 2, "f": 1}
+    assert Counter(map(edition_of, SUITES)) == {"a": 6, "b": 2, "c": 2, "d": 2, "e": 2, "f": 1, "g": 1}
 
 
 @of_each_edition
