@@ -264,7 +264,7 @@ def _ask_value(rng: random.Random, record: Record, told: _Compared) -> None:
     if column.name:
         ways += [f"What is the {column.name} of {{a}}?", f"{{a}}: {column.name}?", f"What {column.name} has {{a}}?"]
     way = rng.choice(ways)
-    if rng.random() < 0.2 and told.absent.lower() not in record.description.lower():
+    if rng.random() < 0.12 and told.absent.lower() not in record.description.lower():
         ways = [f"I see no {told.absent} in the image.", f"The image does not show {told.absent}."]
         record.ask(way.format(a=told.absent), rng.choice(ways))
         return

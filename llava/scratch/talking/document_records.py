@@ -308,8 +308,8 @@ def draw_notice_record(rng: random.Random) -> Record:
 
 MAKERS: dict[str, tuple[float, Callable[[random.Random], Record]]] = {
     "shapes": (0.3, draw_shapes_record),
-    "comparisons": (0.7, draw_comparison_record),
-    "numbers": (1.4, draw_number_comparison_record),
+    "comparisons": (0.9, draw_comparison_record),
+    "numbers": (1.0, draw_number_comparison_record),
     "bars": (0.1, draw_bar_comparison_record),
     "signs": (0.22, draw_sign_record),
     "lines": (0.1, draw_lines_record),
