@@ -14,7 +14,7 @@ from llava.model.lexical.description import Bar, ChartTable, describe
 from llava.model.lexical.fill_boxes import find_bars, find_keys
 from llava.model.lexical.flat_fills import Fills, find_fills
 from llava.model.lexical.flat_shapes import FlatShape, find_flat_shapes, merge_shapes
-from llava.model.lexical.legend_keys import free_of_keys
+from llava.model.lexical.legend_keys import free_of_keys, part_from_keys
 from llava.model.lexical.line_chart_reading import find_value_ticks, read_line_chart
 from llava.model.lexical.object_finder import Box, Drawn, share_area, share_within
 from llava.model.lexical.pie_finder import Pie, find_pie
@@ -166,6 +166,8 @@ def _read_drawn_chart(
         bars = [each for each in objects if each.kind in ("bar", "key")]
     if _are_rows(bars, lines):
         return None
+    if read is not None and (bars or pie is not None or find_value_ticks(lines) is not None):
+        lines = part_from_keys(canvas, lines, [each for each in bars if each.kind == "key"], read)
     found = _find_chart(fills, lines, pie, bars)
 
     def look_again(seen: Sequence[Any] | None) -> tuple[Sequence[Any], _Found | None]:
