@@ -19,6 +19,7 @@ from llava.model.lexical.line_chart_reading import find_value_ticks, read_line_c
 from llava.model.lexical.object_finder import Box, Drawn, share_area, share_within
 from llava.model.lexical.pie_finder import Pie, find_pie
 from llava.model.lexical.pie_reading import read_pie
+from llava.model.lexical.prose_columns import read_columns
 from llava.model.lexical.second_look import (
     complete_words,
     covers_middle,
@@ -40,6 +41,10 @@ _CROSSES = ("X", "x", "×", "+")
 _DISCS = re.compile(r"[0Oo@eE]{3}")
 # Leading dots are so many times lower than what stands at both of their ends, and are read as these.
 _LEADER, _LEADER_SIGNS = 1.8, frozenset(" .•4:·-_,;'")
+# Words of one cell are so far apart at most, as a part of their line's height.
+_WORD_GAP = 0.25
+# Dots after a name, of which the others were not read.
+_LEADING_ON = re.compile(r"[ ._·•…]{3,}$")
 # Above an axis: its numbers are multiples of this power of ten.
 _POWER = re.compile(r"[1lI][eE]([0-9]{1,2})")
 # A line of text belongs to a plot that holds more of it.
@@ -109,7 +114,7 @@ def _read_filled(
         buttons = _find_window_buttons(lines)
         shown = [each for each in shown if not any(share_within(each.box, line.box) > 0.5 for line in buttons)]
         lines = [line for line in lines if not any(line is each for each in buttons)]
-        return Scene(_drop_marks([_level(line) for line in lines]), shown, None)
+        return Scene(read_columns(_join_neighbours(_drop_marks([_level(line) for line in lines]))), shown, None)
     return Scene([line for i, line in enumerate(lines) if i not in chart.used], shown, _tabulate(chart))
 
 
@@ -242,9 +247,32 @@ def _drop_marks(lines: Sequence[Any]) -> list[Any]:
         closes = i < 2 and line.text.strip() in _CROSSES and left > 0.8 * width and len(level) == 1
         higher = [each for each in level if each.box[3] - each.box[1] > _LEADER * (bottom - top)]
         leads = any(each.box[2] < left for each in higher) and any(each.box[0] > right for each in higher)
-        if not closes and not (leads and len({*line.text} & _LEADER_SIGNS) >= len({*line.text}) - 1):
-            kept.append(line)
+        if closes or (leads and len({*line.text} & _LEADER_SIGNS) >= len({*line.text}) - 1):
+            continue
+        if any(each.box[0] > right for each in level) and (text := _LEADING_ON.sub("", line.text)):
+            line = line._replace(text=text) if text != line.text else line
+        kept.append(line)
     return kept
+
+
+def _join_neighbours(lines: Sequence[Any]) -> list[Any]:
+    """The lines, in reading order, with what is no farther apart than two words joined: "5" and "June" of one cell."""
+    joined: list[Any] = []
+    for line in lines:
+        left, top, right, bottom = line.box
+        before = joined[-1].box if joined else None
+        height = bottom - top
+        if (
+            before is not None
+            and -0.1 * height <= left - before[2] <= _WORD_GAP * height
+            and before[1] < (top + bottom) / 2 < before[3]
+            and (line.ink, line.ground) == (joined[-1].ink, joined[-1].ground)
+        ):
+            box = (before[0], min(before[1], top), right, max(before[3], bottom))
+            joined[-1] = joined[-1]._replace(text=f"{joined[-1].text} {line.text}", box=box)
+        else:
+            joined.append(line)
+    return joined
 
 
 def _find_window_buttons(lines: Sequence[Any]) -> list[Any]:
