@@ -29,7 +29,7 @@ _NOT_GROUND, _COLOURED = 50, 0.2
 # A key is so broad at least and at most, as a part of the height of the line that it stands in.
 _LEAST_KEY, _MOST_KEY = 0.35, 4.5
 # A line of a chart that ends at a text reaches so far out of the text's box, and blank columns part the two.
-_REACH, _GAP = 0.8, 0.12
+_REACH, _GAP = 0.5, 0.1
 # More lines beside keys are no legend.
 _MOST_ENTRIES = 24
 _PAPER = np.full(3, 255.0)
@@ -85,15 +85,24 @@ def part_from_keys(canvas: Tensor, lines: Sequence[Any], keys: Sequence[Drawn], 
         if text:
             x0, _, x1, _ = word.find_box()
             box = (x0, lines[i].box[1], x1, lines[i].box[3])
-            again.setdefault(i, []).append(lines[i]._replace(text=text, box=box))
+            again.setdefault(i, []).append(lines[i]._replace(text=_keep_spaces(text, lines[i].text), box=box))
     return [each for i, line in enumerate(lines) for each in again.get(i, [line])]
+
+
+def _keep_spaces(text: str, before: str) -> str:
+    """The text as the last words of what was read before, where both are the same letters; else as it is."""
+    letters = "".join(text.split()).lower()
+    for start in range(len(before)):
+        if (not start or before[start - 1] == " ") and "".join(before[start:].split()).lower() == letters:
+            return before[start:].strip()
+    return text
 
 
 def _find_texts(planes: Pixels, box: Box, keys: Sequence[Drawn]) -> list[TurnedWord]:
     """The texts in a line's box without the keys beside them; none where there is no key, or nothing but keys."""
     height = box[3] - box[1]
     top, bottom = max(0, int(box[1])), min(planes.shape[1], int(box[3]) + 1)
-    reach = min(int(box[0]), int(2 * _REACH * height))
+    reach = min(int(box[0]), int(2 * height))
     left, right = int(box[0]) - reach, min(planes.shape[2], int(box[2]) + 1)
     part = planes[:, top:bottom, left:right].astype(np.int16)
     if part.shape[1] < 5 or part.shape[2] - reach < height:
@@ -126,15 +135,18 @@ def _find_bounds(is_key: Bools, is_text: Bools, reach: int, height: float) -> li
     bounds: list[tuple[int, int]] = []
     before = 0
     for start, end in spans:
+        if end <= reach:  # it stands beside the line
+            before = end
+            continue
         covered = np.flatnonzero(is_key[before:start])
         breadth = int(covered[-1] - covered[0]) + 1 if len(covered) else 0
         if breadth >= _LEAST_KEY * height:
-            if breadth > _MOST_KEY * height or end <= reach:
+            if breadth > _MOST_KEY * height:
                 return []
             bounds.append((start, end))
         elif bounds:
             bounds[-1] = (bounds[-1][0], end)
-        elif end > reach:
+        else:
             return []
         before = end
     inside = is_key[reach : bounds[0][0]] if bounds else is_key[:0]
@@ -147,5 +159,5 @@ def _find_curve(is_ink: npt.NDArray[np.bool_], reach: int, height: float) -> int
         return None
     blank = np.flatnonzero(~is_ink[reach:])
     gap = np.flatnonzero(is_ink[reach + blank[0] :]) if len(blank) else blank
-    is_apart = len(gap) > 0 and gap[0] >= max(2, _GAP * height) and blank[0] < 0.5 * (len(is_ink) - reach)
+    is_apart = len(gap) > 0 and gap[0] >= max(2, _GAP * height) and blank[0] < 0.7 * (len(is_ink) - reach)
     return reach + int(blank[0]) + int(gap[0]) if is_apart else None

@@ -15,7 +15,7 @@ from llava.model.lexical.fill_boxes import find_bars, find_keys
 from llava.model.lexical.flat_fills import Fills, find_fills
 from llava.model.lexical.flat_shapes import FlatShape, find_flat_shapes, merge_shapes
 from llava.model.lexical.legend_keys import free_of_keys, part_from_keys
-from llava.model.lexical.line_chart_reading import find_value_ticks, read_line_chart
+from llava.model.lexical.line_chart_reading import find_value_ticks, is_scribble, read_line_chart
 from llava.model.lexical.object_finder import Box, Drawn, share_area, share_within
 from llava.model.lexical.pie_finder import Pie, find_pie
 from llava.model.lexical.pie_reading import read_pie
@@ -35,6 +35,8 @@ from llava.model.lexical.turned_words import Read, read_slanted_labels
 _UNTOLD = ("bar", "key", "wedge", "sign")
 # A chart has some text, but no more lines.
 _MOST_LINES = 80
+# Bars cover this share of an image at least; the markers of a scatter plot do not.
+_LEAST_BARS = 0.01
 # What the cross that closes a window is read as.
 _CROSSES = ("X", "x", "×", "+")
 # What the discs of a window's corner are read as.
@@ -53,6 +55,8 @@ _LEAST_IN_PLOT = 0.9
 _LIKE_SHAPES = frozenset("OoQD0CcGUu@©AaVvXxYKkHhI1lT+*")
 # Of shapes, so many characters may be read, in a line that holds this share of each.
 _MOST_SPELT, _LEAST_SPELT = 5, 0.2
+# The inks of most texts.
+_INKS = ("black", "gray", "white", "")
 _NO_PLOT: Box = (0.0, 0.0, 0.0, 0.0)
 
 
@@ -169,6 +173,7 @@ def _read_drawn_chart(
     # Where fills are hatched or noisy, the network may see more.
     if _count(bars) * (1.0 if fills.is_noisy else 1.4) + (not fills.is_noisy) < _count(objects):
         bars = [each for each in objects if each.kind in ("bar", "key")]
+        bars = bars if _measure_area(bars) > _LEAST_BARS * fills.labels.size else []
     if _are_rows(bars, lines):
         return None
     if read is not None and (bars or pie is not None or find_value_ticks(lines) is not None):
@@ -198,7 +203,14 @@ def _read_drawn_chart(
         if name is not None:
             # Letters that were read in it, one by one, are no text beside it.
             used |= {i for i, line in enumerate(lines) if share_area(line.box, name[1]) > 0}
-    return Scene([line for i, line in enumerate(lines) if i not in used], [], table)
+    rest = [line for i, line in enumerate(lines) if i not in used]
+    return Scene([line for line in rest if not (table.lines and _is_marker(line, found.plot))], [], table)
+
+
+def _is_marker(line: Any, plot: Box) -> bool:
+    """Whether a line of text within a plot is a marker, or a part of a curve, that was read as letters of its colour."""
+    is_short = len(line.text.strip()) == 1 or is_scribble(line.text)
+    return covers_middle(plot, line.box) and is_short and line.ink not in _INKS
 
 
 def _multiply(table: ChartTable, lines: Sequence[Any], used: set[int], plot: Box) -> tuple[ChartTable, set[int]]:
@@ -377,6 +389,12 @@ def _is_incomplete(found: _Found | None, bars: Sequence[Drawn], lines: Sequence[
         return may_be and (bool(bars) or find_value_ticks(lines) is not None)
     parts = [*found.table.bars, *(point for line in found.table.lines for point in line.points)]
     return not all(part.label and part.value for part in parts)
+
+
+def _measure_area(objects: Sequence[Any]) -> float:
+    """How many pixels all bars cover."""
+    boxes = [each.box for each in objects if each.kind == "bar"]
+    return sum((box[2] - box[0]) * (box[3] - box[1]) for box in boxes)
 
 
 def _count(objects: Sequence[Any]) -> int:
