@@ -93,7 +93,7 @@ def _lay_over_paper(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
 
 
 def _vanishes_on_white(image: Image.Image) -> bool:
-    """Whether little is shown, and what borders on transparent parts is light nearly everywhere, as white letters are."""
+    """Whether little is shown, and what borders on transparent parts is light or nearly so, as white letters are."""
     width, height = image.size
     rows = max(1, _BAND_PX // width)
     shown, borders = 0, np.zeros(_WHITE + 1, np.int64)

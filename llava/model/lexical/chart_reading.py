@@ -207,14 +207,16 @@ def _are_off(units: list[Unit], labels: Sequence[tuple[str, set[int]]], words: S
     if len(units) < _MANY_BARS or not names or not all(read_number(text) is not None for text in names):
         return False
     places = {word.line: word for word in words}
-    found = [(unit, places[next(iter(lines))]) for unit, (_, lines) in zip(units, labels, strict=True) if len(lines) == 1]
+    found = [
+        (unit, places[next(iter(lines))]) for unit, (_, lines) in zip(units, labels, strict=True) if len(lines) == 1
+    ]
     away = [word.along.middle - unit.middle for unit, word in found if read_number(word.text) is not None]
     slot = (max(unit.middle for unit in units) - min(unit.middle for unit in units)) / (len(units) - 1)
     return len(away) < 3 or max(away) - min(away) > _OFF_SHARE * slot
 
 
 def _float(axis: Axis | None, ticks: Sequence[tuple[Tick, int]], base: float) -> bool:
-    """Whether bars begin at no end of the axis and not at 0 either, as markers do that stand on one height by chance."""
+    """Whether bars begin at no end of the axis and not at 0 either, as markers do that are level by chance."""
     if axis is None or axis.is_logarithmic or axis.num_ticks < _SURE_TICKS:
         return False
     values = [t.number.value for t, _ in ticks if axis.miss(t.number.value, t.place) * axis.slope < 0.5 * axis.step]

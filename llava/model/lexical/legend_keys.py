@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from torch import Tensor
 
 from llava.model.lexical.flat_fills import Bools, Pixels
@@ -28,8 +27,6 @@ _KEY_SIGNS = "m_-–—=•*[]|/~"
 _NOT_GROUND, _COLOURED = 50, 0.2
 # A key is so broad at least and at most, as a part of the height of the line that it stands in.
 _LEAST_KEY, _MOST_KEY = 0.35, 4.5
-# A line of a chart that ends at a text reaches so far out of the text's box, and blank columns part the two.
-_REACH, _GAP = 0.5, 0.1
 # More lines beside keys are no legend.
 _MOST_ENTRIES = 24
 _PAPER = np.full(3, 255.0)
@@ -65,7 +62,7 @@ def free_of_keys(lines: Sequence[ReadLine], keys: Sequence[Drawn]) -> list[ReadL
 
 
 def part_from_keys(canvas: Tensor, lines: Sequence[Any], keys: Sequence[Drawn], read: Read) -> list[Any]:
-    """The lines of a chart, with those that begin with a key, or with the end of a curve, read again without it.
+    """The lines of a chart, with those that begin with a key read again without it.
 
     Args:
         canvas: uint8 [3, H, W].
@@ -115,12 +112,8 @@ def _find_texts(planes: Pixels, box: Box, keys: Sequence[Drawn]) -> list[TurnedW
         x0, y0, x1, y1 = (int(edge) for edge in key.box)
         is_text[max(0, y0 - 1 - top) : max(0, y1 + 2 - top), max(0, x0 - 1 - left) : max(0, x1 + 2 - left)] = False
     is_key = is_ink.any(0) & ~is_text.any(0)
-    bounds = _find_bounds(is_key, is_text.any(0), reach, height)
-    if not bounds:
-        start = _find_curve(is_ink.any(0), reach, height)
-        bounds, is_text = ([(start, part.shape[2])] if start else []), is_ink
     words = []
-    for start, end in bounds:
+    for start, end in _find_bounds(is_key, is_text.any(0), reach, height):
         rows, columns = np.nonzero(is_text[:, start:end])
         if len(rows):
             pixels = np.stack((columns + start + left, rows + top), 1).astype(np.float64)
@@ -151,13 +144,3 @@ def _find_bounds(is_key: Bools, is_text: Bools, reach: int, height: float) -> li
         before = end
     inside = is_key[reach : bounds[0][0]] if bounds else is_key[:0]
     return bounds if len(bounds) > 1 or inside.sum() >= _LEAST_KEY * height else []
-
-
-def _find_curve(is_ink: npt.NDArray[np.bool_], reach: int, height: float) -> int | None:
-    """The column after a curve that comes in from the left and ends within a box, before its text; None without one."""
-    if reach < _REACH * height or not is_ink[reach - int(_REACH * height) : reach + 1].all():
-        return None
-    blank = np.flatnonzero(~is_ink[reach:])
-    gap = np.flatnonzero(is_ink[reach + blank[0] :]) if len(blank) else blank
-    is_apart = len(gap) > 0 and gap[0] >= max(2, _GAP * height) and blank[0] < 0.7 * (len(is_ink) - reach)
-    return reach + int(blank[0]) + int(gap[0]) if is_apart else None

@@ -63,15 +63,7 @@ def read_line_chart(fills: Fills, lines: Sequence[ReadLine]) -> LineChart | None
     if right - left < 60 or bottom - top < 40:
         return None
     scribbles = {i for i, line in enumerate(lines) if i not in axes.row and is_scribble(line.text)}
-    inside = [
-        i
-        for i, line in enumerate(lines)
-        if i not in axes.ticks
-        and left < line.box[0] < right
-        and line.box[1] > top
-        and line.box[3] < bottom + 4
-        and i not in scribbles
-    ]
+    inside = _list_inside(lines, axes, scribbles)
     texts = [_grow(lines[i].box, 2) for i in inside]
     inks = find_inks(fills, axes.area, texts)
     legend = {
@@ -115,6 +107,20 @@ def read_line_chart(fills: Fills, lines: Sequence[ReadLine]) -> LineChart | None
     table = ChartTable(title, lines=tuple(_name_lines(found)))
     plot = (float(left), float(top), float(right), float(bottom))
     return LineChart(table, frozenset(taken | title_lines), plot)
+
+
+def _list_inside(lines: Sequence[ReadLine], axes: _Axes, scribbles: Collection[int]) -> list[int]:
+    """The lines of text within the axes."""
+    left, top, right, bottom = axes.area
+    return [
+        i
+        for i, line in enumerate(lines)
+        if i not in axes.ticks
+        and left < line.box[0] < right
+        and line.box[1] > top
+        and line.box[3] < bottom + 4
+        and i not in scribbles
+    ]
 
 
 def _measure(trace: Trace, name: str, names: Sequence[str], points: np.ndarray, axes: _Axes) -> ChartLine:

@@ -30,6 +30,11 @@ _GROUND_SHARE = 0.5
 # A line's longest part is at least this share of the area's width. The dashes of one that is broken are so many times
 # longer than broad, which markers are not; there are so many of them, and they are this share of all of its pixels.
 _LONG_SHARE, _DASH_RATIO, _LEAST_DASHES, _DASHED_SHARE = 0.04, 1.8, 6, 0.4
+# Where it is hidden, a line rises by so many px per column at most. More is a jump, of at least so many px, and it has
+# no more jumps than this.
+_STEEPEST, _LEAST_JUMP_PX, _MOST_JUMPS = 3.0, 12.0, 4
+# To the next dash it is at most so many times as far as a dash is long, nearly everywhere; nearly all of it is a line.
+_LONGEST_STEP, _NEAR_SHARE = 1.5, 0.75
 
 
 class Ink(NamedTuple):
@@ -145,7 +150,17 @@ def trace_ink(ink: Ink) -> Trace | None:
         top, bottom = max(0, int(low[at]) - 1), int(high[at]) + 1
         shares = columns[start + at, top:bottom]
         middle[at] = float(shares @ places[top:bottom] / shares.sum())
+    if _count_jumps(middle, thickness) > _MOST_JUMPS:
+        return None
     return Trace(name_color(ink.colour.clip(0, 255))[0], start, middle, thickness)
+
+
+def _count_jumps(middle: Floats, thickness: Floats) -> int:
+    """How often a line goes on where it cannot have come from, as it does from one marker of a scatter to another."""
+    seen = np.flatnonzero(np.isfinite(middle))
+    across, down = np.diff(seen), np.abs(np.diff(middle[seen]))
+    reach = _LEAST_JUMP_PX + np.maximum(thickness[seen][1:], thickness[seen][:-1])
+    return int((down > reach + _STEEPEST * across).sum())
 
 
 def _join_columns(x: list[int], tops: list[int], bottoms: list[int]) -> npt.NDArray[np.int64]:
@@ -223,6 +238,7 @@ def _chain_dashes(
     runs = np.split(order, np.flatnonzero(np.diff(parts[order])) + 1)
     covered = np.zeros(width, dtype=bool)
     chosen: list[int] = []
+    steps: list[float] = []
     for part in sorted(range(len(runs)), key=lambda part: int(x[runs[part][0]])):
         first, last = runs[part][0], runs[part][-1]
         if covered[x[first] : x[last] + 1].mean() > 0.2:
@@ -232,9 +248,14 @@ def _chain_dashes(
             across, down = x[first] - x[end], abs(tops[first] + bottoms[first] - tops[end] - bottoms[end]) / 2
             if across > 0.2 * width or down > 40 + 6 * across:
                 continue
+            steps.append(float(np.hypot(across, down)))
         chosen.append(part)
         covered[x[first] : x[last] + 1] = True
-    return np.isin(parts, chosen)
+    # From one dash to the next it is about as far as a dash is long; from marker to marker it is not.
+    near = _LONGEST_STEP * float(np.median(np.sqrt(areas[is_dash] * ratios[is_dash])))
+    are_near = len(steps) > 0 and np.mean(np.array(steps) <= near) >= _NEAR_SHARE
+    is_line = are_near and areas[chosen].sum() >= _NEAR_SHARE * areas.sum()
+    return np.isin(parts, chosen) if is_line else None
 
 
 def _measure_parts(

@@ -6,6 +6,7 @@ A column is told from a table's by its words: its lines have several, and most g
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 # A column has so many lines at least, with so many words each in the mean, and this share of them begins small.
@@ -25,7 +26,7 @@ def read_columns(lines: Sequence[Any]) -> list[Any]:
     spans = [_find_span(column) for column in columns]
     tops, bottoms = ([span[i] for span in spans] for i in (1, 3))
     shared, longest = min(bottoms) - max(tops), max(span[3] - span[1] for span in spans)
-    are_apart = all(one[2] <= other[0] for one, other in zip(spans, spans[1:], strict=False))
+    are_apart = all(one[2] <= other[0] for one, other in pairwise(spans))
     if shared < _LEAST_SHARED * longest or not are_apart:
         return list(lines)
     top, bottom = min(tops), max(bottoms)
@@ -67,5 +68,8 @@ def _is_running(lines: Sequence[Any]) -> bool:
 
 
 def _find_span(lines: Sequence[Any]) -> tuple[float, float, float, float]:
-    low, high = ([min(line.box[i] for line in lines) for i in (0, 1)], [max(line.box[i] for line in lines) for i in (2, 3)])
+    low, high = (
+        [min(line.box[i] for line in lines) for i in (0, 1)],
+        [max(line.box[i] for line in lines) for i in (2, 3)],
+    )
     return low[0], low[1], high[0], high[1]

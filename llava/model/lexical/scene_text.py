@@ -208,7 +208,7 @@ def _read_drawn_chart(
 
 
 def _is_marker(line: Any, plot: Box) -> bool:
-    """Whether a line of text within a plot is a marker, or a part of a curve, that was read as letters of its colour."""
+    """Whether a line of text within a plot is a marker, or a part of a curve, that was read as letters."""
     is_short = len(line.text.strip()) == 1 or is_scribble(line.text)
     return covers_middle(plot, line.box) and is_short and line.ink not in _INKS
 
