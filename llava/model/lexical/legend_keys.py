@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _KEY_SIGNS = "m_-–—=•*[]|/~"
 
 # Ink differs so much from its ground, and is coloured if its channels differ by this share of that.
-_NOT_GROUND, _COLOURED = 50, 0.2
+_NOT_GROUND, _COLOURED = 50, 0.12
 # A key is so broad at least and at most, as a part of the height of the line that it stands in.
 _LEAST_KEY, _MOST_KEY = 0.35, 4.5
 # More lines beside keys are no legend.
