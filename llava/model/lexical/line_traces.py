@@ -263,7 +263,7 @@ def _measure_parts(
 ) -> tuple[Floats, Floats]:
     """The pixels of each part, and how many times longer than broad it is, whichever way it runs."""
     heights, middles = (bottoms - tops).astype(np.float64), (tops + bottoms - 1) / 2
-    area = np.bincount(parts, heights)
+    area: Floats = np.bincount(parts, heights).astype(np.float64)
     mean_x, mean_y = (np.bincount(parts, heights * at) / area for at in (x, middles))
     away_x, away_y = x - mean_x[parts], middles - mean_y[parts]
     # A pixel is a square, and not a point.
@@ -271,7 +271,8 @@ def _measure_parts(
     yy = np.bincount(parts, heights * (away_y**2 + heights**2 / 12)) / area
     xy = np.bincount(parts, heights * away_x * away_y) / area
     spread = np.hypot(xx - yy, 2 * xy)
-    return area, np.sqrt((xx + yy + spread) / np.maximum(xx + yy - spread, 1e-6))
+    ratio: Floats = np.sqrt((xx + yy + spread) / np.maximum(xx + yy - spread, 1e-6))
+    return area, ratio
 
 
 def _continues(

@@ -313,7 +313,8 @@ def _level(line: Any) -> Any:
 
 
 def _is_text(text: str) -> bool:
-    """Whether it is more than signs, as what textures are read as is, such as "k.>>"."""
+    """Whether it is more than signs, as what textures are read as is, such as "k.>>"; dots after a name aside."""
+    text = _LEADING_ON.sub("", text)
     return any(map(str.isalnum, text)) and 2 * sum(map(str.isalnum, text)) >= len("".join(text.split()))
 
 
