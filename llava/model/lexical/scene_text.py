@@ -268,7 +268,7 @@ def _drop_marks(lines: Sequence[Any]) -> list[Any]:
 
 
 def _join_neighbours(lines: Sequence[Any]) -> list[Any]:
-    """The lines, in reading order, with what is no farther apart than two words joined: "5" and "June" of one cell."""
+    """The lines, in reading order, with those joined that are as close as two words: "5" and "June" of one cell."""
     joined: list[Any] = []
     for line in lines:
         left, top, right, bottom = line.box
