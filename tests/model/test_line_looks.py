@@ -148,6 +148,14 @@ def test_keys_of_gray_are_known_by_their_fills() -> None:
     assert (parted.text, parted.box[0]) == ("l", 50)
 
 
+def test_a_label_on_a_fill_has_no_key() -> None:
+    canvas = torch.tensor([52, 168, 83], dtype=torch.uint8)[:, None, None].expand(3, 60, 200).clone()
+    canvas[:, :, :34] = torch.tensor([251, 188, 4], dtype=torch.uint8)[:, None, None]
+    canvas[:, 22:36, 44:52] = 255
+    label = Line("10%", (30, 18, 60, 40), "white", "green")
+    assert part_from_keys(canvas, [label], [], lambda strip: [Line("4", (2, 2, 9, 20))]) == [label]
+
+
 def test_bars_that_begin_between_ticks_are_markers() -> None:
     def paint(axes: Any) -> None:
         axes.bar([1, 2, 3, 4], 6, 0.2, bottom=[40, 40, 40, 40])

@@ -214,5 +214,7 @@ def test_dots_after_a_name_are_no_text_and_words_of_one_cell_are_one() -> None:
         for x, text in enumerate(row)
     ]
     lines += [Line("5", (20, 130, 32, 154)), Line("June", (36, 130, 90, 154)), Line("May", (110, 130, 160, 154))]
-    scene = read_scene(None, [*lines, Line("Wait...", (20, 170, 100, 194))], [])
+    scene = read_scene(
+        None, [*lines, Line("Wait...", (20, 170, 100, 194)), Line("31 De.......", (20, 210, 90, 234))], []
+    )
     assert join_rows(scene.lines) == ["Seat | 14C", "Name | Ann", "5 June | May", "Wait..."]

@@ -105,6 +105,8 @@ def _find_texts(planes: Pixels, box: Box, keys: Sequence[Drawn]) -> list[TurnedW
     if part.shape[1] < 5 or part.shape[2] - reach < height:
         return []
     ground = find_ground(part[:, :, reach:])
+    if ground.max() - ground.min() > _NOT_GROUND:  # a label on a fill has no key
+        return []
     away = np.abs(part - ground[:, None, None]).max(0)
     is_ink = away > _NOT_GROUND
     is_text = is_ink & (part.max(0) - part.min(0) <= _COLOURED * away)

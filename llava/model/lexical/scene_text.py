@@ -93,7 +93,7 @@ def _read_filled(
     canvas: Tensor | None, fills: Fills | None, lines: Sequence[Any], objects: Sequence[Any], read: Read | None
 ) -> Scene:
     """``read_scene`` of a canvas whose fills are known; ``fills``: None where it has none."""
-    lines = [line for line in lines if _is_text(line.text)]
+    lines = [line for line in lines if _is_text(line.text) or _leads_on(line, lines)]
     if sum(len(line.text) for line in lines) == 1:
         lines = []
     if fills is not None and canvas is not None:
@@ -313,9 +313,15 @@ def _level(line: Any) -> Any:
 
 
 def _is_text(text: str) -> bool:
-    """Whether it is more than signs, as what textures are read as is, such as "k.>>"; dots after a name aside."""
-    text = _LEADING_ON.sub("", text)
+    """Whether it is more than signs, as what textures are read as is, such as "k.>>"."""
     return any(map(str.isalnum, text)) and 2 * sum(map(str.isalnum, text)) >= len("".join(text.split()))
+
+
+def _leads_on(line: Any, lines: Sequence[Any]) -> bool:
+    """Whether a line is a name with dots after it, on the height of what stands right of them."""
+    _, top, right, bottom = line.box
+    is_beside = any(each.box[0] > right and each.box[1] < (top + bottom) / 2 < each.box[3] for each in lines)
+    return is_beside and _is_text(_LEADING_ON.sub("", line.text))
 
 
 def _may_be_shapes(text: str) -> bool:
