@@ -43,8 +43,8 @@ _CROSSES = ("X", "x", "×", "+")
 _DISCS = re.compile(r"[0Oo@eE]{3}")
 # Leading dots are so many times lower than what stands at both of their ends, and are read as these.
 _LEADER, _LEADER_SIGNS = 1.8, frozenset(" .•4:·-_,;'")
-# Words of one cell are so far apart at most, as a part of their line's height.
-_WORD_GAP = 0.25
+# A figure is split off from its cell, with so many characters at most; it is so far apart, as a part of its height.
+_MOST_SPLIT, _WORD_GAP = 2, 0.25
 # Dots after a name, of which the others were not read.
 _LEADING_ON = re.compile(r"[ ._·•…]{3,}$")
 # Above an axis: its numbers are multiples of this power of ten.
@@ -268,7 +268,7 @@ def _drop_marks(lines: Sequence[Any]) -> list[Any]:
 
 
 def _join_neighbours(lines: Sequence[Any]) -> list[Any]:
-    """The lines, in reading order, with those joined that are as close as two words: "5" and "June" of one cell."""
+    """The lines, in reading order, with a figure or two joined to the word beside them: "5" and "June" of one cell."""
     joined: list[Any] = []
     for line in lines:
         left, top, right, bottom = line.box
@@ -278,6 +278,7 @@ def _join_neighbours(lines: Sequence[Any]) -> list[Any]:
             before is not None
             and -0.1 * height <= left - before[2] <= _WORD_GAP * height
             and before[1] < (top + bottom) / 2 < before[3]
+            and min(len(joined[-1].text), len(line.text)) <= _MOST_SPLIT
             and (line.ink, line.ground) == (joined[-1].ink, joined[-1].ground)
         ):
             box = (before[0], min(before[1], top), right, max(before[3], bottom))
