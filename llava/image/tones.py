@@ -1,5 +1,7 @@
 """Converts an image of any mode to 8-bit RGB: lays transparency over white and stretches wide values to 0..255.
 
+White writing on nothing would vanish on white, so what is drawn in light colours alone is laid over black.
+
 A 16-bit file that uses at least half of its range keeps the upper 8 bits of each value. A file that uses less (12-bit
 values of a scanner or a camera, depth in mm, signed CT values, floats) would be nearly black that way, so the range
 that the file declares, or else the range that it uses, is stretched to 0..255, and a note says so. Colour profiles are
@@ -62,7 +64,7 @@ def show(
         if image.mode in ("La", "RGBa"):
             image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
         if transparent is not None or image.mode in ("LA", "PA", "RGBA"):
-            return _lay_over_white(image if image.mode == "RGBA" else image.convert("RGBA"))
+            return _lay_over_paper(image if image.mode == "RGBA" else image.convert("RGBA"))
         if image.mode == "LAB":
             return _convert_lab(image), ()
         return image.convert("RGB"), ()
@@ -72,15 +74,44 @@ def show(
         ) from error
 
 
-_TRANSPARENT = "transparent parts are shown white"
+_TRANSPARENT, _TRANSPARENT_BLACK = "transparent parts are shown white", "transparent parts are shown black"
+# Light is what hardly differs from white; at its borders to what is transparent, a drawing that white would hide has
+# this share of light pixels at least, and this share of dark ones at most. It covers this share of the image at most.
+_LIGHT, _DARK, _LEAST_LIGHT, _MOST_DARK, _MOST_SHOWN = 200, 96, 0.25, 0.02, 0.6
 
 
-def _lay_over_white(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
+def _lay_over_paper(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
+    """The image over white, or over black where white would hide what is drawn, and a note."""
     alpha = image.getchannel("A")
-    white = Image.new("RGB", image.size, (_WHITE,) * 3)
-    white.paste(image, mask=alpha)
     lowest: Any = alpha.getextrema()[0]
-    return white, (_TRANSPARENT,) if lowest < _WHITE else ()
+    if lowest == _WHITE:
+        return image.convert("RGB"), ()
+    is_hidden = _vanishes_on_white(image)
+    paper = Image.new("RGB", image.size, (0 if is_hidden else _WHITE,) * 3)
+    paper.paste(image, mask=alpha)
+    return paper, (_TRANSPARENT_BLACK if is_hidden else _TRANSPARENT,)
+
+
+def _vanishes_on_white(image: Image.Image) -> bool:
+    """Whether little is shown, and what borders on transparent parts is light or nearly so, as white letters are."""
+    width, height = image.size
+    rows = max(1, _BAND_PX // width)
+    shown, borders = 0, np.zeros(_WHITE + 1, np.int64)
+    for top in range(0, height, rows):
+        band = image.crop((0, top, width, min(height, top + rows)))
+        is_shown = np.asarray(band.getchannel("A")) > _WHITE // 2
+        is_inner = is_shown.copy()
+        for one, other in ((is_inner, is_shown), (is_inner.T, is_shown.T)):
+            one[1:] &= other[:-1]
+            one[:-1] &= other[1:]
+        lights = np.asarray(band.convert("RGB").convert("L"))[is_shown & ~is_inner]
+        borders += np.bincount(lights, minlength=_WHITE + 1)
+        shown += int(is_shown.sum())
+    if not borders.any() or shown > _MOST_SHOWN * width * height:
+        return False
+    return bool(
+        borders[_LIGHT:].sum() >= _LEAST_LIGHT * borders.sum() and borders[:_DARK].sum() <= _MOST_DARK * borders.sum()
+    )
 
 
 def _convert_lab(image: Image.Image) -> Image.Image:
@@ -103,7 +134,7 @@ def show_deep(
     if alpha is None:
         return image, notes
     image.putalpha(alpha)
-    image, more = _lay_over_white(image)
+    image, more = _lay_over_paper(image)
     return image, notes + more
 
 

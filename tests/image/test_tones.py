@@ -9,7 +9,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from llava.errors import BadImage
 from llava.image.source import load_image
@@ -191,6 +191,28 @@ def test_transparency_is_said_where_there_is_any() -> None:
         loaded = load_image(source)
         assert loaded.notes == ("transparent parts are shown white",)
         assert min(loaded.image.getpixel((0, 0))) > 240
+
+
+@pytest.mark.parametrize("ink", ["white", "#fff0a0", "#d0d0d0"])
+def test_light_writing_on_nothing_is_laid_over_black(ink: str) -> None:
+    for size in ((300, 80), (2500, 1700)):
+        image = Image.new("RGBA", size)
+        ImageDraw.Draw(image).text((20, 20), "Open", font=ImageFont.load_default(40), fill=ink)
+        loaded = load_image(image)
+        assert loaded.notes == ("transparent parts are shown black",)
+        assert loaded.image.getpixel((0, 0)) == (0, 0, 0)
+        assert np.asarray(loaded.image).max() > 150
+
+
+@pytest.mark.parametrize("ink", ["black", "#1060b0", "#c02020", "#808080"])
+def test_dark_writing_and_light_writing_on_a_plate_are_laid_over_white(ink: str) -> None:
+    image = Image.new("RGBA", (300, 120))
+    pen, font = ImageDraw.Draw(image), ImageFont.load_default(40)
+    pen.text((20, 10), "Open", font=font, fill=ink)
+    assert load_image(image).notes == ("transparent parts are shown white",)
+    pen.rounded_rectangle((5, 5, 295, 115), 12, fill=ink)
+    pen.text((20, 20), "Open", font=font, fill="white")
+    assert load_image(image).notes == ("transparent parts are shown white",)
 
 
 @pytest.mark.parametrize("mode", ["HSV", "YCbCr", "CMYK", "1", "P", "PA", "La", "RGBa", "RGBX"])

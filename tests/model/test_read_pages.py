@@ -204,3 +204,17 @@ def test_texts_that_are_mostly_marks_are_left_out() -> None:
     read = ("k.>>", "x = 3;", "E F P T O Z", "+ +!+")
     lines = [Line(text, (10, 30 * y, 60, 30 * y + 20)) for y, text in enumerate(read)]
     assert [line.text for line in read_scene(None, lines, []).lines] == ["x = 3;", "E F P T O Z"]
+
+
+def test_dots_after_a_name_are_no_text_and_words_of_one_cell_are_one() -> None:
+    rows = [["Seat........", "14C"], ["Name .....", "Ann"]]
+    lines = [
+        Line(text, (20 + 300 * x, 50 + 40 * y, 120 + 300 * x, 74 + 40 * y))
+        for y, row in enumerate(rows)
+        for x, text in enumerate(row)
+    ]
+    lines += [Line("5", (20, 130, 32, 154)), Line("June", (36, 130, 90, 154)), Line("May", (110, 130, 160, 154))]
+    scene = read_scene(
+        None, [*lines, Line("Wait...", (20, 170, 100, 194)), Line("31 De.......", (20, 210, 90, 234))], []
+    )
+    assert join_rows(scene.lines) == ["Seat | 14C", "Name | Ann", "5 June | May", "Wait..."]

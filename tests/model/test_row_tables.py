@@ -208,3 +208,18 @@ def test_a_spreadsheet_s_empty_rows_and_its_totals_are_no_entries() -> None:
     assert "Highest Jan: Rent 800; lowest: Fuel 95; in order: 1. Rent, 2. Food, 3. Fuel." in text
     numbers = [line for y, row in enumerate((("7",), ("8",))) for line in place_row(y, *row)]
     assert "2 (last). 8" in describe((900, 900), numbers, [])
+
+
+@pytest.mark.parametrize("head", [["2019", "2020", "2021"], ["Jan", "Feb", "Mar"], ["Adult", "Child"]])
+def test_a_head_may_begin_above_the_second_column(head: list[str]) -> None:
+    names, count = ["Ulm", "Jena", "Bonn"], len(head)
+    rows = [head, *([name, *(str(10 * i + j) for j in range(count))] for i, name in enumerate(names, 1))]
+    spans = [[(100.0 * x + 110, 100.0 * x + 150) for x in range(count)]]
+    spans += [[(10.0, 60.0), *((100.0 * x + 120, 100.0 * x + 150) for x in range(count))] for _ in names]
+    labelled = label_cells(rows, spans)
+    assert labelled[0] == head
+    assert labelled[2] == ["Jena", *(f"{name}: {20 + j}" for j, name in enumerate(head))]
+    assert str(find_extremes(rows, spans)[0]).startswith(f"Highest {head[0]}: Bonn 30; lowest: Ulm 10")
+    # A head that stands above the first columns leaves the last one out, and is none of the others.
+    shifted = [[(x0 - 100, x1 - 100) for x0, x1 in spans[0]], *spans[1:]]
+    assert label_cells(rows, shifted) == rows

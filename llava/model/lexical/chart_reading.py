@@ -7,7 +7,7 @@ the values, away from the bars' base. The bars themselves decide which way that 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import pairwise
 from statistics import mean, median, pstdev
 from typing import NamedTuple, Protocol
@@ -21,6 +21,10 @@ from llava.model.lexical.value_axis import Axis, Tick, fit_axis, read_number
 MAX_BARS = 40
 # Of so many bars, most of which have names, no value has to be known.
 _MANY_BARS, _NAMED_SHARE = 4, 0.7
+
+# With so many ticks, it is known where the axis ends. Labels or bars that are farther off than this share of the
+# distance from one to the next, or to the next tick, belong elsewhere.
+_SURE_TICKS, _OFF_SHARE = 3, 0.35
 
 
 class ReadLine(Protocol):
@@ -103,8 +107,10 @@ def read_chart(objects: Sequence[Drawn], lines: Sequence[ReadLine]) -> Chart | N
         lines_of_own = [line for _, found in own for line in found]
         if all(text for text, _ in own) and len(lines_of_own) == len(set(lines_of_own)) == len(alone):
             units, arrangement, labels = alone, "single", own
-    if have_scale([text for text, _ in labels]):
+    if have_scale([text for text, _ in labels]) or _float(axis, ticks, base):
         return None
+    if _are_off(units, labels, others):
+        labels = [("", found) for _, found in labels]
     label_lines = {line for _, found in labels for line in found}
     free = [w for w in words if w.line not in tick_lines | label_lines]
     printed = _find_printed(bars, free)
@@ -115,7 +121,7 @@ def read_chart(objects: Sequence[Drawn], lines: Sequence[ReadLine]) -> Chart | N
     values = _measure(bars, axis, printed, base)
     if 2 * len(printed) < len(bars) and _are_cells(bars):
         return None
-    title, title_line = find_title(drawn, lines, legend_lines | tick_lines | label_lines)
+    title, title_line = find_title(drawn, lines, tick_lines | label_lines, legend_lines)
     used = legend_lines | tick_lines | label_lines | title_line | {w.line for w in printed.values()}
     rows = _write_rows(units, labels, values, legend, arrangement)
     return Chart(title, is_horizontal, arrangement, tuple(rows), frozenset(used))
@@ -191,6 +197,31 @@ def _are_cells(bars: list[PlacedBar]) -> bool:
     """Whether bars are equally long, as the fields of a board, a barcode's or a flag's stripes are."""
     lengths = [bar.up.size for bar in bars]
     return len(bars) > 2 and max(lengths) - min(lengths) <= max(2.0, 0.015 * max(lengths))
+
+
+def _are_off(units: list[Unit], labels: Sequence[tuple[str, set[int]]], words: Sequence[Word]) -> bool:
+    """Whether numbers below bars are ticks of a scale of their own, as below a histogram: here left of a bar's middle,
+    there right of it.
+    """
+    names = [text for text, _ in labels if text]
+    if len(units) < _MANY_BARS or not names or not all(read_number(text) is not None for text in names):
+        return False
+    places = {word.line: word for word in words}
+    found = [
+        (unit, places[next(iter(lines))]) for unit, (_, lines) in zip(units, labels, strict=True) if len(lines) == 1
+    ]
+    away = [word.along.middle - unit.middle for unit, word in found if read_number(word.text) is not None]
+    slot = (max(unit.middle for unit in units) - min(unit.middle for unit in units)) / (len(units) - 1)
+    return len(away) < 3 or max(away) - min(away) > _OFF_SHARE * slot
+
+
+def _float(axis: Axis | None, ticks: Sequence[tuple[Tick, int]], base: float) -> bool:
+    """Whether bars begin at no end of the axis and not at 0 either, as markers do that are level by chance."""
+    if axis is None or axis.is_logarithmic or axis.num_ticks < _SURE_TICKS:
+        return False
+    values = [t.number.value for t, _ in ticks if axis.miss(t.number.value, t.place) * axis.slope < 0.5 * axis.step]
+    value, slack = axis.read(base), _OFF_SHARE * axis.step
+    return len(values) > 2 and min(values) + slack < value < max(values) - slack and abs(value) > slack
 
 
 def has_values(chart: Chart) -> bool:
@@ -342,13 +373,16 @@ def _measure(
 # --- the table ---
 
 
-def find_title(drawn: list[Drawn], lines: Sequence[ReadLine], taken: set[int]) -> tuple[str, set[int]]:
-    """The topmost text above all bars and ticks; "" if there is none."""
+def find_title(
+    drawn: list[Drawn], lines: Sequence[ReadLine], taken: set[int], legend: Collection[int] = ()
+) -> tuple[str, set[int]]:
+    """The topmost text above all bars and ticks; "" if there is none. A ``legend`` may stand above it."""
     top = min([each.box[1] for each in drawn] + [lines[i].box[1] for i in taken])
     above = [
         (line.box[1], i)
         for i, line in enumerate(lines)
         if i not in taken
+        and i not in legend
         and line.box[3] <= top + 0.35 * (line.box[3] - line.box[1])
         and sum(c.isalpha() for c in line.text) > 1
         and read_number(line.text) is None

@@ -30,6 +30,8 @@ _EXACT_SHARE, _COMMON_SHARE, _NUM_COMMON = 0.35, 0.7, 3
 _LEAST_SHARE, _LEAST_PIXELS = 2e-4, 48
 # What has less of an image than this share is a frame along its edges, of at most so many pixels, and no page.
 _LEAST_PAGE, _FRAME_PX = 0.06, 4
+# Between an area and a legend are at least so many rows of the page; a white line of a grid is thinner.
+_BLANK_ROWS = 3
 # Bins of the histogram are 8 values wide.
 _BITS = 5
 
@@ -145,6 +147,19 @@ def _choose_colours(counts: npt.NDArray[np.int64], least: float, radius: int) ->
     return table, stacked
 
 
+def find_area(counts: npt.NDArray[np.int64], is_drawn: Bools) -> npt.NDArray[np.int64]:
+    """The rows, or columns, of an area by how many pixels of its fill they have, without a legend of that fill outside.
+
+    ``is_drawn``: which have anything but the page, of which several lie between the two.
+    """
+    found = np.flatnonzero(counts > 0.3 * counts.max())
+    if not len(found):
+        return found
+    blank = np.concatenate(([0], np.cumsum(~is_drawn)))
+    parts = np.split(found, np.flatnonzero(blank[found[1:]] - blank[found[:-1]] >= _BLANK_ROWS) + 1)
+    return max(parts, key=lambda part: int(part[-1] - part[0]))
+
+
 def _find_page(labels: Labels, count: int) -> int:
     """The fill of the page: what an image's edges have, but for a thin frame along them."""
     page = 0
@@ -169,7 +184,7 @@ def _find_grounds(labels: Labels, count: int) -> tuple[int, ...]:
             continue
         mask = some == fill
         rows, columns = mask.sum(1), mask.sum(0)
-        y, x = np.flatnonzero(rows > 0.3 * rows.max()), np.flatnonzero(columns > 0.3 * columns.max())
+        y, x = find_area(rows, (some != page).any(1)), find_area(columns, (some != page).any(0))
         if not len(y) or not len(x) or y[-1] - y[0] < 0.4 * height or x[-1] - x[0] < 0.45 * width:
             continue
         area = mask[y[0] : y[-1] + 1, x[0] : x[-1] + 1]

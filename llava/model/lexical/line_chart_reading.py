@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from llava.model.lexical.chart_reading import ReadLine, find_title
 from llava.model.lexical.description import Bar, ChartLine, ChartTable
-from llava.model.lexical.flat_fills import Bools, Fills, Pixels
+from llava.model.lexical.flat_fills import Bools, Fills, Pixels, find_area
 from llava.model.lexical.label_rows import complete_labels, split_words
 from llava.model.lexical.line_points import find_points, measure_heights
 from llava.model.lexical.line_traces import Area, Ink, Trace, find_inks, trace_ink
@@ -62,11 +62,8 @@ def read_line_chart(fills: Fills, lines: Sequence[ReadLine]) -> LineChart | None
     left, top, right, bottom = axes.area
     if right - left < 60 or bottom - top < 40:
         return None
-    inside = [
-        i
-        for i, line in enumerate(lines)
-        if i not in axes.ticks and left < line.box[0] < right and line.box[1] > top and line.box[3] < bottom + 4
-    ]
+    scribbles = {i for i, line in enumerate(lines) if i not in axes.row and is_scribble(line.text)}
+    inside = _list_inside(lines, axes, scribbles)
     texts = [_grow(lines[i].box, 2) for i in inside]
     inks = find_inks(fills, axes.area, texts)
     legend = {
@@ -75,7 +72,7 @@ def read_line_chart(fills: Fills, lines: Sequence[ReadLine]) -> LineChart | None
         if (key := _find_key(inks, lines[i].box, axes.area)) is not None
         and not _goes_on(inks[key[0]], lines[i].box, axes.area)
     }
-    beside = set(range(len(lines))) - set(inside) - axes.ticks - set(axes.row)
+    beside = set(range(len(lines))) - set(inside) - axes.ticks - set(axes.row) - scribbles
     outside = {i: key for i in beside if (key := _find_outside_key(fills.planes, inks, lines[i].box)) is not None}
     for i, (_, start) in legend.items():
         _hide(inks, (start, *lines[i].box[1:]), axes.area)
@@ -95,7 +92,8 @@ def read_line_chart(fills: Fills, lines: Sequence[ReadLine]) -> LineChart | None
     at_ends = _find_end_labels([trace for at, trace in traced], lines, beside | set(inside) - set(legend), axes.area)
     found: list[ChartLine] = []
     for number, (at, trace) in enumerate(traced):
-        name = next((lines[i].text.strip() for i, (ink, _) in legend.items() if ink == at), "")
+        # A marker that was read as one letter has the colour of its line, too.
+        name = max((lines[i].text.strip() for i, (ink, _) in legend.items() if ink == at), key=len, default="")
         if not name and number in at_ends:
             name = _MARK.sub("", lines[at_ends[number]].text.strip())
         found.append(_measure(trace, name, names, points, axes))
@@ -105,10 +103,24 @@ def read_line_chart(fills: Fills, lines: Sequence[ReadLine]) -> LineChart | None
     taken = set(axes.ticks) | set(axes.row) | {i for i, (at, _) in legend.items() if any(at == t for t, _ in traced)}
     taken |= set(at_ends.values())
     frame = [Drawn("bar", "", (float(left), float(top) + 6, float(right), float(bottom)), 1.0)]
-    title, title_lines = find_title(frame, lines, set(axes.ticks) | set(legend))
+    title, title_lines = find_title(frame, lines, set(axes.ticks), set(legend))
     table = ChartTable(title, lines=tuple(_name_lines(found)))
     plot = (float(left), float(top), float(right), float(bottom))
     return LineChart(table, frozenset(taken | title_lines), plot)
+
+
+def _list_inside(lines: Sequence[ReadLine], axes: _Axes, scribbles: Collection[int]) -> list[int]:
+    """The lines of text within the axes."""
+    left, top, right, bottom = axes.area
+    return [
+        i
+        for i, line in enumerate(lines)
+        if i not in axes.ticks
+        and left < line.box[0] < right
+        and line.box[1] > top
+        and line.box[3] < bottom + 4
+        and i not in scribbles
+    ]
 
 
 def _measure(trace: Trace, name: str, names: Sequence[str], points: np.ndarray, axes: _Axes) -> ChartLine:
@@ -199,8 +211,8 @@ def _find_frame(fills: Fills, left: int, high: int, low: int, size: float) -> Ar
     if len(fills.grounds) > 1:
         mask = fills.labels == fills.grounds[1]
         rows, columns = mask.sum(1), mask.sum(0)
-        y = np.flatnonzero(rows > 0.3 * rows.max())
-        x = np.flatnonzero(columns > 0.3 * columns.max())
+        is_drawn = fills.labels != fills.grounds[0]
+        y, x = find_area(rows, is_drawn.any(1)), find_area(columns, is_drawn.any(0))
         if x[0] >= left - size and y[0] <= high + size and y[-1] >= low - size:
             return int(x[0]), int(y[0]), int(x[-1]) + 1, int(y[-1]) + 1
     page = fills.colours[fills.grounds[0]]
@@ -315,8 +327,23 @@ def _find_outside_key(planes: Pixels, inks: Sequence[Ink], box: Box) -> tuple[in
     if rows.start < 0 or columns.stop <= start:
         return None
     pixels = planes[:, rows, start : columns.stop].astype(np.float64)
-    strips = [np.linalg.norm(pixels - ink.colour[:, None, None], axis=0) < _LIKE_KEY for ink in inks]
+    ground = np.median(pixels.reshape(3, -1), axis=1)
+    strips = [_find_share(pixels - ground[:, None, None], ink.colour - ground) for ink in inks]
     return _choose_key(strips, start, box[3] - box[1])
+
+
+def _find_share(offsets: npt.NDArray[np.float64], colour: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """How much of a colour each pixel has, 0 to 1, by their differences [3, H, W] and [3] from the ground."""
+    along = np.tensordot(colour, offsets, 1) / max(float(colour @ colour), 1.0)
+    beside = np.linalg.norm(offsets - along * colour[:, None, None], axis=0)
+    return np.where(beside < _LIKE_KEY * np.clip(along, 0, 1), along.clip(0, 1), 0.0)
+
+
+def is_scribble(text: str) -> bool:
+    """Whether a curve or its dashes may have been read as a line of single letters: "w s w s", and no numbers."""
+    words = text.split()
+    short = 2 * len(words) > sum(map(len, words))
+    return len(words) > 2 and short and any(map(str.isalpha, text))
 
 
 def _find_strip(box: Box) -> tuple[slice, slice]:

@@ -23,6 +23,7 @@ from llava.model.lexical.characters import read_steps
 from llava.model.lexical.colour_names import COLOURS
 from llava.model.lexical.crop_reader import CROP_HEIGHT, WIDTH_STEP, CropReader, colour_features, normalize
 from llava.model.lexical.frozen_norms import fuse
+from llava.model.lexical.leaders import part_at_leaders
 from llava.model.lexical.line_finder import LineFinder, TextLine, make_levels
 from llava.model.lexical.missed_cells import find_missed_cells
 from llava.model.lexical.page_level import find_drops
@@ -95,7 +96,8 @@ class LineReader(nn.Module):
         Raises ValueError for anything else.
         """
         levels, scale = _open(image_3HW)
-        found = part_at_rules(levels[0].numpy(), self.finder.find(levels))
+        planes = levels[0].numpy()
+        found = part_at_leaders(planes, part_at_rules(planes, self.finder.find(levels)))
         lines: list[tuple[TextLine, Line]] = []
         for line, (text, (_, ink, ground, sure, _)) in zip(found, self._read_lines(levels, found), strict=True):
             if text and sure >= (_LEAST_SURE if len(text) > 2 else _LEAST_SURE_SHORT):

@@ -27,6 +27,14 @@ _FULL = 0.8
 _MAX_PARTS = 40
 # The ground covers at least this share of the area within the axes.
 _GROUND_SHARE = 0.5
+# A line's longest part is at least this share of the area's width. The dashes of one that is broken are so many times
+# longer than broad, which markers are not; there are so many of them, and they are this share of all of its pixels.
+_LONG_SHARE, _DASH_RATIO, _LEAST_DASHES, _DASHED_SHARE = 0.04, 1.8, 6, 0.4
+# Where it is hidden, a line rises by so many px per column at most. More is a jump, of at least so many px, and it has
+# no more jumps than this.
+_STEEPEST, _LEAST_JUMP_PX, _MOST_JUMPS = 3.0, 12.0, 4
+# To the next dash it is at most so many times as far as a dash is long, nearly everywhere; nearly all of it is a line.
+_LONGEST_STEP, _NEAR_SHARE = 1.5, 0.75
 
 
 class Ink(NamedTuple):
@@ -76,7 +84,7 @@ def find_inks(fills: Fills, area: Area, texts: Sequence[Area]) -> list[Ink]:
         colour = _choose_colour(offsets)
         along = offsets @ colour / (colour @ colour)
         beside = np.linalg.norm(offsets - along[:, None] * colour, axis=1)
-        chosen = (beside <= np.maximum(16, 0.2 * np.linalg.norm(offsets, axis=1))) & (along > 0.12) & (along < 1.35)
+        chosen = (beside <= np.maximum(16, 0.13 * np.linalg.norm(offsets, axis=1))) & (along > 0.12) & (along < 1.35)
         if chosen.sum() < 0.3 * (right - left):
             rows, columns, offsets = rows[~chosen], columns[~chosen], offsets[~chosen]
             if not chosen.any():
@@ -132,7 +140,7 @@ def trace_ink(ink: Ink) -> Trace | None:
     low, high = np.full(end - start, np.inf), np.full(end - start, -np.inf)
     np.minimum.at(low, x - start, tops)
     np.maximum.at(high, x - start, bottoms)
-    is_clean = (counts > 0).mean() >= 0.6 and (counts > 1).mean() <= 0.25
+    is_clean = (counts > 0).mean() >= 0.55 and (counts > 1).mean() <= 0.25
     thickness = np.where(counts > 0, high - low, np.nan)
     if not is_clean or end - start < 0.3 * width or float(np.nanmedian(thickness)) > max(14.0, 0.1 * height):
         return None
@@ -142,7 +150,17 @@ def trace_ink(ink: Ink) -> Trace | None:
         top, bottom = max(0, int(low[at]) - 1), int(high[at]) + 1
         shares = columns[start + at, top:bottom]
         middle[at] = float(shares @ places[top:bottom] / shares.sum())
+    if _count_jumps(middle, thickness) > _MOST_JUMPS:
+        return None
     return Trace(name_color(ink.colour.clip(0, 255))[0], start, middle, thickness)
+
+
+def _count_jumps(middle: Floats, thickness: Floats) -> int:
+    """How often a line goes on where it cannot have come from, as it does from one marker of a scatter to another."""
+    seen = np.flatnonzero(np.isfinite(middle))
+    across, down = np.diff(seen), np.abs(np.diff(middle[seen]))
+    reach = _LEAST_JUMP_PX + np.maximum(thickness[seen][1:], thickness[seen][:-1])
+    return int((down > reach + _STEEPEST * across).sum())
 
 
 def _join_columns(x: list[int], tops: list[int], bottoms: list[int]) -> npt.NDArray[np.int64]:
@@ -181,8 +199,8 @@ def _choose_parts(
     # Runs are sorted by columns, so that a part's first one begins it.
     extents = dict(zip(numbers.tolist(), zip(x[first].tolist(), ends.tolist(), strict=True), strict=True))
     ordered = sorted(extents, key=lambda p: extents[p][0] - extents[p][1])
-    if extents[ordered[0]][1] - extents[ordered[0]][0] < 0.04 * width:
-        return None
+    if extents[ordered[0]][1] - extents[ordered[0]][0] < _LONG_SHARE * width:
+        return _chain_dashes(inverse, x, tops, bottoms, width)
     covered = np.zeros(width, dtype=bool)
     chosen: list[int] = []
     left = [part for part in ordered if extents[part][1] - extents[part][0] >= 2][:_MAX_PARTS]
@@ -199,6 +217,62 @@ def _choose_parts(
         chosen.append(part)
         covered[first : last + 1] = True
     return np.isin(parts, chosen)
+
+
+def _chain_dashes(
+    parts: npt.NDArray[np.int64],
+    x: npt.NDArray[np.int64],
+    tops: npt.NDArray[np.int64],
+    bottoms: npt.NDArray[np.int64],
+    width: int,
+) -> Bools | None:
+    """Which runs are a line of dashes, or of dashes and dots, from left to right; None if there is no such line.
+
+    ``parts``: of each run, counted from 0. Runs are sorted by columns.
+    """
+    areas, ratios = _measure_parts(parts, x, tops, bottoms)
+    is_dash = ratios >= _DASH_RATIO
+    if is_dash.sum() < _LEAST_DASHES or areas[is_dash].sum() < _DASHED_SHARE * areas.sum():
+        return None
+    order = np.argsort(parts, kind="stable")
+    runs = np.split(order, np.flatnonzero(np.diff(parts[order])) + 1)
+    covered = np.zeros(width, dtype=bool)
+    chosen: list[int] = []
+    steps: list[float] = []
+    for part in sorted(range(len(runs)), key=lambda part: int(x[runs[part][0]])):
+        first, last = runs[part][0], runs[part][-1]
+        if covered[x[first] : x[last] + 1].mean() > 0.2:
+            continue
+        if chosen:
+            end = runs[chosen[-1]][-1]
+            across, down = x[first] - x[end], abs(tops[first] + bottoms[first] - tops[end] - bottoms[end]) / 2
+            if across > 0.2 * width or down > 40 + 6 * across:
+                continue
+            steps.append(float(np.hypot(across, down)))
+        chosen.append(part)
+        covered[x[first] : x[last] + 1] = True
+    # From one dash to the next it is about as far as a dash is long; from marker to marker it is not.
+    near = _LONGEST_STEP * float(np.median(np.sqrt(areas[is_dash] * ratios[is_dash])))
+    are_near = len(steps) > 0 and np.mean(np.array(steps) <= near) >= _NEAR_SHARE
+    is_line = are_near and areas[chosen].sum() >= _NEAR_SHARE * areas.sum()
+    return np.isin(parts, chosen) if is_line else None
+
+
+def _measure_parts(
+    parts: npt.NDArray[np.int64], x: npt.NDArray[np.int64], tops: npt.NDArray[np.int64], bottoms: npt.NDArray[np.int64]
+) -> tuple[Floats, Floats]:
+    """The pixels of each part, and how many times longer than broad it is, whichever way it runs."""
+    heights, middles = (bottoms - tops).astype(np.float64), (tops + bottoms - 1) / 2
+    area: Floats = np.bincount(parts, heights).astype(np.float64)
+    mean_x, mean_y = (np.bincount(parts, heights * at) / area for at in (x, middles))
+    away_x, away_y = x - mean_x[parts], middles - mean_y[parts]
+    # A pixel is a square, and not a point.
+    xx = np.bincount(parts, heights * away_x**2) / area + 1 / 12
+    yy = np.bincount(parts, heights * (away_y**2 + heights**2 / 12)) / area
+    xy = np.bincount(parts, heights * away_x * away_y) / area
+    spread = np.hypot(xx - yy, 2 * xy)
+    ratio: Floats = np.sqrt((xx + yy + spread) / np.maximum(xx + yy - spread, 1e-6))
+    return area, ratio
 
 
 def _continues(

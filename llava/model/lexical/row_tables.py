@@ -105,9 +105,9 @@ def label_cells(rows: Sequence[Sequence[str]], spans: Sequence[Sequence[Span]] =
     labelled = [list(row) for row in rows]
     tables = _find_tables(rows, spans)
     for table in tables:
-        head = rows[table.start]
         for row, columns in zip(labelled[table.start + 1 :], table.columns, strict=False):
-            row[:] = [f"{head[column]}: {cell}" for column, cell in zip(columns, row, strict=True)]
+            heads = [table.head[column] for column in columns]
+            row[:] = [f"{head}: {cell}" if head else cell for head, cell in zip(heads, row, strict=True)]
     for i in _find_prices_below(rows, tables):
         labelled[i] = [f"{name}: {price}" for name, price in zip(rows[i - 1], rows[i], strict=True)]
     return labelled
@@ -125,7 +125,7 @@ def find_extremes(rows: Sequence[Sequence[str]], spans: Sequence[Sequence[Span]]
     tables = _find_tables(rows, spans)
     for table in tables:
         below = rows[table.start + 1 : table.start + 1 + len(table.columns)]
-        found += _compare_columns(rows[table.start], list(map(_fill, below, table.columns)))
+        found += _compare_columns(table.head, list(map(_fill, below, table.columns)))
     if not tables:
         prices = [pair for pair in map(_find_price, rows) if pair is not None]
         for i in _find_prices_below(rows, tables):
@@ -174,10 +174,14 @@ def _find_prices_below(rows: Sequence[Sequence[str]], tables: Sequence[_Table]) 
 
 
 class _Table(NamedTuple):
-    """The number of a table's head, and the columns of the cells of each row below it."""
+    """The number of a table's head, the columns of the cells of each row below it, and what these are called.
+
+    The first column's name is "" where the corner of the table is empty.
+    """
 
     start: int
     columns: list[list[int]]
+    head: list[str]
 
 
 def _find_tables(rows: Sequence[Sequence[str]], spans: Sequence[Sequence[Span]]) -> list[_Table]:
@@ -193,19 +197,20 @@ def _find_tables(rows: Sequence[Sequence[str]], spans: Sequence[Sequence[Span]])
 
 def _open_table(rows: Sequence[Sequence[str]], spans: Sequence[Sequence[Span]], start: int) -> _Table | None:
     """The table whose head is a row; None if it is no head."""
-    head = rows[start]
+    head, head_spans = _complete_head(rows, spans, start)
     are_known = [_HEADS.fullmatch(cell) is not None for cell in head]
     is_known = sum(are_known) > 1 or (len(head) == _LEAST_COLUMNS - 1 and are_known[-1])
     if len(head) < _LEAST_COLUMNS - is_known or len({cell.lower() for cell in head}) < len(head):
         return None
-    if not all(map(_is_heading, head[:1] if _are_years(head[1:]) else head)):
+    named = head if head[0] else head[1:]
+    if not all(map(_is_heading, head[: bool(head[0])] if _are_years(head[1:]) else named)):
         return None
     every = list(range(len(head)))
     columns: list[list[int]] = []
     for i in range(start + 1, len(rows)):
         if len(rows[i]) == len(head):
             columns.append(every)
-        elif spans and 1 < len(rows[i]) < len(head) and (found := _assign(spans[start], spans[i])) is not None:
+        elif spans and 1 < len(rows[i]) < len(head) and (found := _assign(head_spans, spans[i])) is not None:
             columns.append(found)
         else:
             break
@@ -225,7 +230,22 @@ def _open_table(rows: Sequence[Sequence[str]], spans: Sequence[Sequence[Span]], 
     )
     if len(head) < _LEAST_COLUMNS and not all(_read_amount(cell) is not None for cell in below[-1]):
         return None
-    return _Table(start, columns) if (has_numbers or is_known) and are_apart else None
+    return _Table(start, columns, head) if (has_numbers or is_known) and are_apart else None
+
+
+def _complete_head(
+    rows: Sequence[Sequence[str]], spans: Sequence[Sequence[Span]], start: int
+) -> tuple[list[str], list[Span]]:
+    """The cells of a head and their spans, with an empty one before them where the rows below have a cell more."""
+    head, own = list(rows[start]), list(spans[start]) if spans else []
+    below = rows[start + 1 : start + 1 + _LEAST_ROWS]
+    if not spans or len(head) < _LEAST_COLUMNS - 1 or len(below) < _LEAST_ROWS:
+        return head, own
+    first = spans[start + 1]
+    is_longer = all(len(row) == len(head) + 1 and _is_name(row[0]) for row in below)
+    if is_longer and first[0][1] < own[0][0] and _assign(first, own) == list(range(1, len(first))):
+        return ["", *head], [first[0], *own]
+    return head, own
 
 
 def _assign(head: Sequence[Span], cells: Sequence[Span]) -> list[int] | None:

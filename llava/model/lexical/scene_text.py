@@ -14,11 +14,12 @@ from llava.model.lexical.description import Bar, ChartTable, describe
 from llava.model.lexical.fill_boxes import find_bars, find_keys
 from llava.model.lexical.flat_fills import Fills, find_fills
 from llava.model.lexical.flat_shapes import FlatShape, find_flat_shapes, merge_shapes
-from llava.model.lexical.legend_keys import free_of_keys
-from llava.model.lexical.line_chart_reading import find_value_ticks, read_line_chart
+from llava.model.lexical.legend_keys import free_of_keys, part_from_keys
+from llava.model.lexical.line_chart_reading import find_value_ticks, is_scribble, read_line_chart
 from llava.model.lexical.object_finder import Box, Drawn, share_area, share_within
 from llava.model.lexical.pie_finder import Pie, find_pie
 from llava.model.lexical.pie_reading import read_pie
+from llava.model.lexical.prose_columns import read_columns
 from llava.model.lexical.second_look import (
     complete_words,
     covers_middle,
@@ -34,12 +35,18 @@ from llava.model.lexical.turned_words import Read, read_slanted_labels
 _UNTOLD = ("bar", "key", "wedge", "sign")
 # A chart has some text, but no more lines.
 _MOST_LINES = 80
+# Bars cover this share of an image at least; the markers of a scatter plot do not.
+_LEAST_BARS = 0.01
 # What the cross that closes a window is read as.
 _CROSSES = ("X", "x", "×", "+")
 # What the discs of a window's corner are read as.
 _DISCS = re.compile(r"[0Oo@eE]{3}")
 # Leading dots are so many times lower than what stands at both of their ends, and are read as these.
 _LEADER, _LEADER_SIGNS = 1.8, frozenset(" .•4:·-_,;'")
+# A figure is split off from its cell, with so many characters at most; it is so far apart, as a part of its height.
+_MOST_SPLIT, _WORD_GAP = 2, 0.25
+# Dots after a name, of which the others were not read.
+_LEADING_ON = re.compile(r"[ ._·•…]{3,}$")
 # Above an axis: its numbers are multiples of this power of ten.
 _POWER = re.compile(r"[1lI][eE]([0-9]{1,2})")
 # A line of text belongs to a plot that holds more of it.
@@ -48,6 +55,8 @@ _LEAST_IN_PLOT = 0.9
 _LIKE_SHAPES = frozenset("OoQD0CcGUu@©AaVvXxYKkHhI1lT+*")
 # Of shapes, so many characters may be read, in a line that holds this share of each.
 _MOST_SPELT, _LEAST_SPELT = 5, 0.2
+# The inks of most texts.
+_INKS = ("black", "gray", "white", "")
 _NO_PLOT: Box = (0.0, 0.0, 0.0, 0.0)
 
 
@@ -84,7 +93,7 @@ def _read_filled(
     canvas: Tensor | None, fills: Fills | None, lines: Sequence[Any], objects: Sequence[Any], read: Read | None
 ) -> Scene:
     """``read_scene`` of a canvas whose fills are known; ``fills``: None where it has none."""
-    lines = [line for line in lines if _is_text(line.text)]
+    lines = [line for line in lines if _is_text(line.text) or _leads_on(line, lines)]
     if sum(len(line.text) for line in lines) == 1:
         lines = []
     if fills is not None and canvas is not None:
@@ -109,7 +118,7 @@ def _read_filled(
         buttons = _find_window_buttons(lines)
         shown = [each for each in shown if not any(share_within(each.box, line.box) > 0.5 for line in buttons)]
         lines = [line for line in lines if not any(line is each for each in buttons)]
-        return Scene(_drop_marks([_level(line) for line in lines]), shown, None)
+        return Scene(read_columns(_join_neighbours(_drop_marks([_level(line) for line in lines]))), shown, None)
     return Scene([line for i, line in enumerate(lines) if i not in chart.used], shown, _tabulate(chart))
 
 
@@ -164,8 +173,11 @@ def _read_drawn_chart(
     # Where fills are hatched or noisy, the network may see more.
     if _count(bars) * (1.0 if fills.is_noisy else 1.4) + (not fills.is_noisy) < _count(objects):
         bars = [each for each in objects if each.kind in ("bar", "key")]
+        bars = bars if _measure_area(bars) > _LEAST_BARS * fills.labels.size else []
     if _are_rows(bars, lines):
         return None
+    if read is not None and (bars or pie is not None or find_value_ticks(lines) is not None):
+        lines = part_from_keys(canvas, lines, [each for each in bars if each.kind == "key"], read)
     found = _find_chart(fills, lines, pie, bars)
 
     def look_again(seen: Sequence[Any] | None) -> tuple[Sequence[Any], _Found | None]:
@@ -191,7 +203,14 @@ def _read_drawn_chart(
         if name is not None:
             # Letters that were read in it, one by one, are no text beside it.
             used |= {i for i, line in enumerate(lines) if share_area(line.box, name[1]) > 0}
-    return Scene([line for i, line in enumerate(lines) if i not in used], [], table)
+    rest = [line for i, line in enumerate(lines) if i not in used]
+    return Scene([line for line in rest if not (table.lines and _is_marker(line, found.plot))], [], table)
+
+
+def _is_marker(line: Any, plot: Box) -> bool:
+    """Whether a line of text within a plot is a marker, or a part of a curve, that was read as letters."""
+    is_short = len(line.text.strip()) == 1 or is_scribble(line.text)
+    return covers_middle(plot, line.box) and is_short and line.ink not in _INKS
 
 
 def _multiply(table: ChartTable, lines: Sequence[Any], used: set[int], plot: Box) -> tuple[ChartTable, set[int]]:
@@ -240,9 +259,33 @@ def _drop_marks(lines: Sequence[Any]) -> list[Any]:
         closes = i < 2 and line.text.strip() in _CROSSES and left > 0.8 * width and len(level) == 1
         higher = [each for each in level if each.box[3] - each.box[1] > _LEADER * (bottom - top)]
         leads = any(each.box[2] < left for each in higher) and any(each.box[0] > right for each in higher)
-        if not closes and not (leads and len({*line.text} & _LEADER_SIGNS) >= len({*line.text}) - 1):
-            kept.append(line)
+        if closes or (leads and len({*line.text} & _LEADER_SIGNS) >= len({*line.text}) - 1):
+            continue
+        if any(each.box[0] > right for each in level) and (text := _LEADING_ON.sub("", line.text)):
+            line = line._replace(text=text) if text != line.text else line
+        kept.append(line)
     return kept
+
+
+def _join_neighbours(lines: Sequence[Any]) -> list[Any]:
+    """The lines, in reading order, with a figure or two joined to the word beside them: "5" and "June" of one cell."""
+    joined: list[Any] = []
+    for line in lines:
+        left, top, right, bottom = line.box
+        before = joined[-1].box if joined else None
+        height = bottom - top
+        if (
+            before is not None
+            and -0.1 * height <= left - before[2] <= _WORD_GAP * height
+            and before[1] < (top + bottom) / 2 < before[3]
+            and min(len(joined[-1].text), len(line.text)) <= _MOST_SPLIT
+            and (line.ink, line.ground) == (joined[-1].ink, joined[-1].ground)
+        ):
+            box = (before[0], min(before[1], top), right, max(before[3], bottom))
+            joined[-1] = joined[-1]._replace(text=f"{joined[-1].text} {line.text}", box=box)
+        else:
+            joined.append(line)
+    return joined
 
 
 def _find_window_buttons(lines: Sequence[Any]) -> list[Any]:
@@ -273,6 +316,13 @@ def _level(line: Any) -> Any:
 def _is_text(text: str) -> bool:
     """Whether it is more than signs, as what textures are read as is, such as "k.>>"."""
     return any(map(str.isalnum, text)) and 2 * sum(map(str.isalnum, text)) >= len("".join(text.split()))
+
+
+def _leads_on(line: Any, lines: Sequence[Any]) -> bool:
+    """Whether a line is a name with dots after it, on the height of what stands right of them."""
+    _, top, right, bottom = line.box
+    is_beside = any(each.box[0] > right and each.box[1] < (top + bottom) / 2 < each.box[3] for each in lines)
+    return is_beside and _is_text(_LEADING_ON.sub("", line.text))
 
 
 def _may_be_shapes(text: str) -> bool:
@@ -347,6 +397,12 @@ def _is_incomplete(found: _Found | None, bars: Sequence[Drawn], lines: Sequence[
         return may_be and (bool(bars) or find_value_ticks(lines) is not None)
     parts = [*found.table.bars, *(point for line in found.table.lines for point in line.points)]
     return not all(part.label and part.value for part in parts)
+
+
+def _measure_area(objects: Sequence[Any]) -> float:
+    """How many pixels all bars cover."""
+    boxes = [each.box for each in objects if each.kind == "bar"]
+    return sum((box[2] - box[0]) * (box[3] - box[1]) for box in boxes)
 
 
 def _count(objects: Sequence[Any]) -> int:
