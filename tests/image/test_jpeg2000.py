@@ -46,9 +46,9 @@ def test_the_highest_value_is_white(mode: str, bits: int) -> None:
 
 def test_a_transparency_of_few_bits_is_whole_at_its_highest() -> None:
     image = load_image(_narrow("LA", 1)[0])
-    # Black is transparent here and white is not, so white is all there is to see.
-    assert image.image.getextrema() == ((255, 255),) * 3
-    assert image.notes == ("transparent parts are shown white",)
+    # Black is transparent here and white is not, so there is white alone, which is shown on black.
+    assert image.image.getextrema() == ((0, 255),) * 3
+    assert image.notes == ("transparent parts are shown black",)
 
 
 def test_numbers_of_colours_stay_numbers() -> None:
