@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from dataclasses import replace
+from importlib import import_module
 from itertools import combinations
 from pathlib import Path
 
@@ -13,29 +14,16 @@ import matplotlib
 import pytest
 from PIL import Image
 
-from benchmarks import (
-    talking_edition_b,
-    talking_edition_c,
-    talking_edition_d,
-    talking_edition_e,
-    talking_edition_f,
-    talking_edition_g,
-)
+from benchmarks import talking_edition_g
 from benchmarks.talking_drawings import WORDS
 from benchmarks.talking_editions import Edition, Pad, Page, read_pages
 from benchmarks.talking_suites import SUITES, edition_of, read_truths
 from llava.eval.photo_suite import score_answers
 from llava.eval.photo_truths import read_folder
 
-MODULES = (
-    talking_edition_b,
-    talking_edition_c,
-    talking_edition_d,
-    talking_edition_e,
-    talking_edition_f,
-    talking_edition_g,
+EDITIONS: tuple[Edition, ...] = tuple(
+    import_module(f"benchmarks.talking_edition_{letter}").EDITION for letter in "bcdefg"
 )
-EDITIONS = tuple(one.EDITION for one in MODULES)
 # Signs, words, answerable questions of a group, those of all groups, and questions that cannot be answered: the fewest.
 FEWEST = {
     **dict.fromkeys("bc", (30, 40, 20, 0, 25)),

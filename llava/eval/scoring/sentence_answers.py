@@ -172,8 +172,7 @@ def parse_number(token: str) -> float | None:
     A comma before one or two last digits is a decimal one: 7,80 is 7.8. A unit that is written to it is left out: 200g
     is 200. None for other tokens, and for codes with a leading zero.
     """
-    word = token.strip(_EDGES).lower()
-    word = _UNIT.sub("", word)
+    word = _UNIT.sub("", token.strip(_EDGES).lower())
     if match := _COMMA_DECIMAL.fullmatch(word):
         word = f"{match[1]}.{match[2]}"
     if word in _WORDS_OF_NUMBERS:

@@ -20,7 +20,7 @@ _MOSTLY, _UNEVEN, _UNEVEN_PX = 0.7, 0.25, 2.1
 _INK, _LEVEL_PX = 40.0, 1.5
 # How far above the baseline letters are looked for, and how far below, as parts of the height that was found.
 _ABOVE, _BELOW = 2.6, 0.9
-# What is left of a line is so broad at least, as a part of its height, and ends so far before the dots, of their pitch.
+# What is left of a line is so broad at least, as a part of its height.
 _LEAST_BREADTH = 0.3
 # Two lines are one if they share so much of the narrower one.
 _SAME = 0.5

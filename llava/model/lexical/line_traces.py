@@ -37,6 +37,14 @@ _STEEPEST, _LEAST_JUMP_PX, _MOST_JUMPS = 3.0, 12.0, 4
 _LONGEST_STEP, _NEAR_SHARE = 1.5, 0.75
 
 
+class _Runs(NamedTuple):
+    """Runs of a line's pixels down the columns of an area, sorted by these: the first row of each, the row below it."""
+
+    x: npt.NDArray[np.int64]
+    tops: npt.NDArray[np.int64]
+    bottoms: npt.NDArray[np.int64]
+
+
 class Ink(NamedTuple):
     """A colour of lines: RGB from 0 to 255, and how much of it each pixel of the area has, 0 to 1, [H, W]."""
 
@@ -131,7 +139,7 @@ def trace_ink(ink: Ink) -> Trace | None:
     if not len(x) or len(x) > 12 * width:
         return None
     parts = _join_columns(x.tolist(), tops.tolist(), bottoms.tolist())
-    chosen = _choose_parts(parts, x, tops, bottoms, width)
+    chosen = _choose_parts(parts, _Runs(x, tops, bottoms), width)
     if chosen is None:
         return None
     x, tops, bottoms = x[chosen], tops[chosen], bottoms[chosen]
@@ -185,14 +193,9 @@ def _join_columns(x: list[int], tops: list[int], bottoms: list[int]) -> npt.NDAr
     return np.array([find(i) for i in range(len(x))])
 
 
-def _choose_parts(
-    parts: npt.NDArray[np.int64],
-    x: npt.NDArray[np.int64],
-    tops: npt.NDArray[np.int64],
-    bottoms: npt.NDArray[np.int64],
-    width: int,
-) -> Bools | None:
+def _choose_parts(parts: npt.NDArray[np.int64], runs: _Runs, width: int) -> Bools | None:
     """Which runs are the line: the longest part, and those that continue it where something hides it."""
+    x = runs.x
     numbers, first, inverse = np.unique(parts, return_index=True, return_inverse=True)
     ends = np.zeros(len(numbers), dtype=np.int64)
     np.maximum.at(ends, inverse, x)
@@ -200,7 +203,7 @@ def _choose_parts(
     extents = dict(zip(numbers.tolist(), zip(x[first].tolist(), ends.tolist(), strict=True), strict=True))
     ordered = sorted(extents, key=lambda p: extents[p][0] - extents[p][1])
     if extents[ordered[0]][1] - extents[ordered[0]][0] < _LONG_SHARE * width:
-        return _chain_dashes(inverse, x, tops, bottoms, width)
+        return _chain_dashes(inverse, runs, width)
     covered = np.zeros(width, dtype=bool)
     chosen: list[int] = []
     left = [part for part in ordered if extents[part][1] - extents[part][0] >= 2][:_MAX_PARTS]
@@ -209,7 +212,7 @@ def _choose_parts(
             first, last = extents[part]
             if covered[first : last + 1].mean() > 0.2:
                 continue
-            if not chosen or _continues(part, chosen, parts, x, tops, bottoms, width):
+            if not chosen or _continues(part, chosen, parts, runs, width):
                 break
         else:
             break
@@ -219,32 +222,27 @@ def _choose_parts(
     return np.isin(parts, chosen)
 
 
-def _chain_dashes(
-    parts: npt.NDArray[np.int64],
-    x: npt.NDArray[np.int64],
-    tops: npt.NDArray[np.int64],
-    bottoms: npt.NDArray[np.int64],
-    width: int,
-) -> Bools | None:
+def _chain_dashes(parts: npt.NDArray[np.int64], runs: _Runs, width: int) -> Bools | None:
     """Which runs are a line of dashes, or of dashes and dots, from left to right; None if there is no such line.
 
-    ``parts``: of each run, counted from 0. Runs are sorted by columns.
+    ``parts``: of each run, counted from 0.
     """
-    areas, ratios = _measure_parts(parts, x, tops, bottoms)
+    x, tops, bottoms = runs
+    areas, ratios = _measure_parts(parts, runs)
     is_dash = ratios >= _DASH_RATIO
     if is_dash.sum() < _LEAST_DASHES or areas[is_dash].sum() < _DASHED_SHARE * areas.sum():
         return None
     order = np.argsort(parts, kind="stable")
-    runs = np.split(order, np.flatnonzero(np.diff(parts[order])) + 1)
+    dashes = np.split(order, np.flatnonzero(np.diff(parts[order])) + 1)
     covered = np.zeros(width, dtype=bool)
     chosen: list[int] = []
     steps: list[float] = []
-    for part in sorted(range(len(runs)), key=lambda part: int(x[runs[part][0]])):
-        first, last = runs[part][0], runs[part][-1]
+    for part in sorted(range(len(dashes)), key=lambda part: int(x[dashes[part][0]])):
+        first, last = dashes[part][0], dashes[part][-1]
         if covered[x[first] : x[last] + 1].mean() > 0.2:
             continue
         if chosen:
-            end = runs[chosen[-1]][-1]
+            end = dashes[chosen[-1]][-1]
             across, down = x[first] - x[end], abs(tops[first] + bottoms[first] - tops[end] - bottoms[end]) / 2
             if across > 0.2 * width or down > 40 + 6 * across:
                 continue
@@ -258,10 +256,9 @@ def _chain_dashes(
     return np.isin(parts, chosen) if is_line else None
 
 
-def _measure_parts(
-    parts: npt.NDArray[np.int64], x: npt.NDArray[np.int64], tops: npt.NDArray[np.int64], bottoms: npt.NDArray[np.int64]
-) -> tuple[Floats, Floats]:
+def _measure_parts(parts: npt.NDArray[np.int64], runs: _Runs) -> tuple[Floats, Floats]:
     """The pixels of each part, and how many times longer than broad it is, whichever way it runs."""
+    x, tops, bottoms = runs
     heights, middles = (bottoms - tops).astype(np.float64), (tops + bottoms - 1) / 2
     area: Floats = np.bincount(parts, heights).astype(np.float64)
     mean_x, mean_y = (np.bincount(parts, heights * at) / area for at in (x, middles))
@@ -275,18 +272,10 @@ def _measure_parts(
     return area, ratio
 
 
-def _continues(
-    part: int,
-    chosen: list[int],
-    parts: npt.NDArray[np.int64],
-    x: npt.NDArray[np.int64],
-    tops: npt.NDArray[np.int64],
-    bottoms: npt.NDArray[np.int64],
-    width: int,
-) -> bool:
+def _continues(part: int, chosen: list[int], parts: npt.NDArray[np.int64], runs: _Runs, width: int) -> bool:
     """Whether the way from the line so far to a part is short, or not much steeper than what is seen."""
     own, others = parts == part, np.isin(parts, chosen)
-    middles = (tops + bottoms) / 2
+    x, middles = runs.x, (runs.tops + runs.bottoms) / 2
     first, last = int(x[own].min()), int(x[own].max())
     gaps = []
     for end, side in ((first, others & (x < first)), (last, others & (x > last))):

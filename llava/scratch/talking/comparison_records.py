@@ -162,17 +162,13 @@ _OF_BARS = _column(
 def draw_number_comparison_record(rng: random.Random) -> Record:
     """A chart or a table, and questions whose answers are a cell, one of two names, yes or no, or a letter."""
     record = _draw_bars(rng, _COUNTS, _QUESTIONS) if rng.random() < 0.4 else _draw_table(rng)
-    record.shorten(rng, _NUM_TURNS)
-    record.ask_shortly(rng, _SHORT_SHARE)
-    return record
+    return record.shorten(rng, _NUM_TURNS).ask_shortly(rng, _SHORT_SHARE)
 
 
 def draw_bar_comparison_record(rng: random.Random) -> Record:
     """Two to four bars, and only which of two is more. A training on these alone is where that is learnt."""
     record = _draw_bars(rng, _FEW, _WHICH_IS_MORE)
-    record.shorten(rng, _NUM_TURNS)
-    record.ask_shortly(rng, _SHORT_SHARE)
-    return record
+    return record.shorten(rng, _NUM_TURNS).ask_shortly(rng, _SHORT_SHARE)
 
 
 @dataclass(frozen=True)

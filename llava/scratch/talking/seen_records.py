@@ -131,12 +131,13 @@ class Record:
         if short and short.lower() in answer.lower():
             self.shorts[question] = short
 
-    def ask_shortly(self, rng: random.Random, share: float) -> None:
-        """Asks for a word or a phrase in this share of the turns that have one, as LLaVA's data do."""
+    def ask_shortly(self, rng: random.Random, share: float) -> Record:
+        """This record, asking for a word or a phrase in this share of the turns that have one, as LLaVA's data do."""
         for i, (question, _) in enumerate(self.turns):
             short = self.shorts.get(question, "")
             if short and rng.random() < share:
                 self.turns[i] = question + rng.choice(_SHORTLY), short
+        return self
 
     def shorten(self, rng: random.Random, limit: int = 10) -> Record:
         """This record with at most ``limit`` of its turns, in random order, no question twice."""

@@ -89,9 +89,7 @@ def draw_comparison_record(rng: random.Random) -> Record:
     for _ in range(14):
         ask = rng.choices((_ask_relation, _ask_how_two_lie, _ask_which_of_two, _ask_option), (0.45, 0.3, 0.1, 0.15))[0]
         ask(rng, record, scene)
-    record.shorten(rng)
-    record.ask_shortly(rng, _SHORT_SHARE)
-    return record
+    return record.shorten(rng).ask_shortly(rng, _SHORT_SHARE)
 
 
 def _place(rng: random.Random, size: tuple[int, int], named: Sequence[tuple[str, str]]) -> _Scene:
