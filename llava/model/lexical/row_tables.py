@@ -294,7 +294,7 @@ def _compare(what: str, names: Sequence[str], amounts: Sequence[str]) -> list[Ex
 def _is_heading(cell: str) -> bool:
     """Whether a cell may be the name of a column, such as "Height (m)" or "per 100 g", and is no value itself."""
     letters, digits = (sum(map(is_one, cell)) for is_one in (str.isalpha, str.isdigit))
-    return letters >= max(1, digits) and _read_amount(cell) is None
+    return letters >= max(1, digits) and _read_amount(cell) is None and ": " not in cell
 
 
 def _are_alike(head: str, cells: Sequence[str]) -> bool:

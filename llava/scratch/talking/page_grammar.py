@@ -43,6 +43,7 @@ from llava.scratch.talking.drawn_values import (
     draw_phone,
     draw_time,
 )
+from llava.scratch.talking.page_grids import is_named, set_in_rows
 from llava.scratch.talking.seen_records import Line, Record, ask_for_option, ask_for_text, ask_unknown, place_row
 from llava.synth import words
 
@@ -348,7 +349,7 @@ def make_record(rng: random.Random, page: Page, *, has_faults: bool = True) -> R
     if TITLE in by_name and (rng.random() >= _UNTITLED_SHARE or len(names) < 2):
         names.insert(0, TITLE)
     are_capitals = rng.random() < _CAPITALS_SHARE
-    turns, texts = [], []
+    turns, texts, named = [], [], []
     shorts: dict[str, str] = {}
     for name in names:
         fact = rng.choice(by_name[name])
@@ -359,6 +360,7 @@ def make_record(rng: random.Random, page: Page, *, has_faults: bool = True) -> R
         if are_capitals:
             written, told = written.upper(), {slot: value.upper() for slot, value in values.items()}
         texts.append(written)
+        named += [written] if is_named(way) else []
         asked = as_asked(rng, values)
         of_fact = [(fill(ask, asked), fill(rng.choice(fact.says), told)) for ask in _draw_some(rng, fact.asks)]
         slots = set(_SLOT.findall(fact.says[0]))
@@ -367,6 +369,7 @@ def make_record(rng: random.Random, page: Page, *, has_faults: bool = True) -> R
             shorts |= {question: value for question, answer in of_fact if value in answer}
         turns += of_fact
         turns += _ask_for_value(rng, fact, values, page)
+    texts = set_in_rows(rng, texts, named)
     if has_faults and rng.random() < _ORNAMENT_SHARE:
         texts.insert(rng.randrange(len(texts) + 1), rng.choice(_ORNAMENTS))
     lines = _lay_out(rng, texts)

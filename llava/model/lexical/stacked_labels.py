@@ -1,0 +1,178 @@
+"""Names that stand above their values, as on tickets, in web forms and in lists of settings: told as "Gate: B7".
+
+In a row of its own a name is as far from its value as from any other text. That it names what is below it shows in how
+the rows change: small and large, black and blue, indented or not, near and far.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from statistics import median
+from typing import NamedTuple, Protocol, TypeVar
+
+# So many names in a column, or rows of several side by side, show what they are; of two-line entries it takes more.
+_LEAST_PAIRS, _LEAST_ENTRIES = 2, 3
+# Longer texts name nothing, and longer values are paragraphs.
+_MOST_WORDS, _MOST_CHARACTERS, _MOST_OF_VALUE = 4, 28, 60
+# Rows are written alike if the heights of their letters differ by less than the first, and apart from the second on.
+_ALIKE, _APART = 1.25, 1.15
+# How far a value may begin from where its name does, and how level those that are in one column are, as a part of the
+# name's height.
+_REACH, _LEVEL = 1.6, 0.35
+# A value is so near to its name, as a part of the higher of both; what follows is so many times as far.
+_NEAR, _FARTHER, _FAR = 2.2, 1.1, 2.0
+
+Box = tuple[float, float, float, float]
+
+
+class Line(Protocol):
+    """A line of text in an image: ``box`` is (left, top, right, bottom) in px; the others are names of colours."""
+
+    @property
+    def text(self) -> str:
+        """What was read."""
+        ...
+
+    @property
+    def box(self) -> Box:
+        """Where it stands."""
+        ...
+
+    @property
+    def ink(self) -> str:
+        """The colour of its letters."""
+        ...
+
+    @property
+    def ground(self) -> str:
+        """The colour behind them."""
+        ...
+
+
+class Named(NamedTuple):
+    """A value below its name, as one line of text: the box holds both, the colours are the value's."""
+
+    text: str
+    box: Box
+    ink: str
+    ground: str
+
+
+AnyLine = TypeVar("AnyLine", bound=Line)
+_Rows = Sequence[Sequence[Line]]
+
+
+def join_stacked(rows: Sequence[Sequence[AnyLine]]) -> list[list[AnyLine | Named]]:
+    """The rows, those of names and the rows of their values below them as one: "Gate: B7", "Seat: 14C"."""
+    joined: list[list[AnyLine | Named]] = []
+    start = 0
+    while start < len(rows):
+        count = _count_pairs(rows, start)
+        for i in range(start, start + 2 * count, 2):
+            joined.append([_join(*pair) for pair in zip(rows[i], rows[i + 1], strict=True)])
+        if not count:
+            joined.append(list(rows[start]))
+        start += 2 * count or 1
+    return joined
+
+
+def _count_pairs(rows: _Rows, start: int) -> int:
+    """How many rows of names, each with its values below it, begin at a row; 0 if it is none of names."""
+    end = start
+    while end + 1 < len(rows) and _is_pair(rows, start, end):
+        end += 2
+    count = (end - start) // 2
+    names, values = rows[start:end:2], rows[start + 1 : end : 2]
+    if count < _LEAST_PAIRS:
+        return 0
+    if not any(tells(names, values) for tells in _SIGNS):
+        goes_on = any(line.text.strip()[:1].islower() for row in values for line in row)
+        is_far = all(_measure_gap(rows[i + 1], rows[i + 2]) >= _FAR * max(1.0, _measure_gap(rows[i], rows[i + 1]))
+                     for i in range(start, end - 2, 2))  # fmt: skip
+        if goes_on or not is_far or count < _LEAST_ENTRIES:
+            return 0
+    return count
+
+
+def _is_pair(rows: _Rows, start: int, i: int) -> bool:
+    """Whether row ``i`` has names written as those of row ``start`` are, and the row below has their values."""
+    names, values = rows[i], rows[i + 1]
+    if len(names) != len(values) or not all(map(_may_name, names)) or not all(map(_may_be_named, values)):
+        return False
+    are_alike = _are_alike(names, rows[start]) and _are_alike(values, rows[start + 1])
+    gap, height = _measure_gap(names, values), max(_measure_height(names), _measure_height(values))
+    is_near = -0.5 * height < gap < _NEAR * height
+    is_below = all(_begins_below(*pair) for pair in zip(names, values, strict=True))
+    is_apart = i + 2 == len(rows) or _measure_gap(values, rows[i + 2]) > _FARTHER * gap
+    return are_alike and is_near and is_below and is_apart
+
+
+def _may_name(line: Line) -> bool:
+    """Whether a text may be a name: a few words, of which no sentence ends."""
+    text = line.text.strip()
+    letters, digits = (sum(map(is_one, text)) for is_one in (str.isalpha, str.isdigit))
+    is_short = len(text) <= _MOST_CHARACTERS and len(text.split()) <= _MOST_WORDS
+    return is_short and letters > digits and text[-1:] not in {".", ",", "!", ";"}
+
+
+def _may_be_named(line: Line) -> bool:
+    """Whether a text may be a value: no paragraph, and no name of what follows."""
+    text = line.text.strip()
+    return 0 < len(text) <= _MOST_OF_VALUE and not text.endswith(":")
+
+
+def _begins_below(name: Line, value: Line) -> bool:
+    """Whether a value begins where its name does, but for a field's margin, or is centered below it."""
+    height = name.box[3] - name.box[1]
+    is_left = -_LEVEL * height <= value.box[0] - name.box[0] + 0.5 * height <= (_REACH + 0.5) * height
+    return is_left or abs(sum(name.box[::2]) - sum(value.box[::2])) < height
+
+
+def _measure_gap(above: Sequence[Line], below: Sequence[Line]) -> float:
+    return min(line.box[1] for line in below) - max(line.box[3] for line in above)
+
+
+def _measure_height(row: Sequence[Line]) -> float:
+    return median(line.box[3] - line.box[1] for line in row)
+
+
+def _are_alike(one: Sequence[Line], other: Sequence[Line]) -> bool:
+    ratio = _measure_height(one) / max(_measure_height(other), 1e-6)
+    return 1 / _ALIKE < ratio < _ALIKE and one[0].ink == other[0].ink and one[0].ground == other[0].ground
+
+
+def _differ_in_height(names: _Rows, values: _Rows) -> bool:
+    ratios = [_measure_height(value) / max(_measure_height(name), 1e-6)
+              for name, value in zip(names, values, strict=True)]  # fmt: skip
+    return min(ratios) >= _APART or max(ratios) <= 1 / _APART
+
+
+def _differ_in_colour(names: _Rows, values: _Rows) -> bool:
+    return {line.ink for row in names for line in row}.isdisjoint(line.ink for row in values for line in row)
+
+
+def _end_in_colons(names: _Rows, values: _Rows) -> bool:
+    return all(line.text.rstrip().endswith(":") for row in names for line in row)
+
+
+def _are_indented(names: _Rows, values: _Rows) -> bool:
+    """Whether names begin level with each other, and values, too, but farther to the right: in the frames of fields."""
+    height = _measure_height(names[0])
+    lefts = [[row[0].box[0] for row in rows] for rows in (names, values)]
+    are_level = all(max(each) - min(each) <= _LEVEL * height for each in lefts)
+    return are_level and min(lefts[1]) - max(lefts[0]) >= _LEVEL * height
+
+
+_SIGNS: tuple[Callable[[_Rows, _Rows], bool], ...] = (
+    _differ_in_height,
+    _differ_in_colour,
+    _end_in_colons,
+    _are_indented,
+)
+
+
+def _join(name: Line, value: Line) -> Named:
+    first, second = name.text.strip().removesuffix(":").rstrip(), value.text.strip()
+    (left, top, right, bottom), (x0, y0, x1, y1) = name.box, value.box
+    box = (min(left, x0), min(top, y0), max(right, x1), max(bottom, y1))
+    return Named(f"{first}: {second}", box, value.ink, value.ground)
