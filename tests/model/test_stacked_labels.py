@@ -1,0 +1,88 @@
+"""Names that stand above their values are told with them; what only looks a little like it stays as it was."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import pytest
+
+from llava.model.lexical.description import describe
+from llava.model.lexical.stacked_labels import Box, join_stacked
+
+FIELDS = [("First name", "Hannah"), ("E-mail", "hannah@okafor.net"), ("City", "Lisbon")]
+
+
+class Line(NamedTuple):
+    """A line of text in an image."""
+
+    text: str
+    box: Box
+    ink: str = "black"
+    ground: str = "white"
+
+
+def place(text: str, left: float, top: float, height: float = 16, ink: str = "black") -> Line:
+    return Line(text, (left, top, left + 0.6 * height * len(text), top + height), ink)
+
+
+def stack(
+    pairs: list[tuple[str, str]], *, sizes: tuple[float, float] = (16, 16), gaps: tuple[float, float] = (12, 20),
+    indent: float = 0, inks: tuple[str, str] = ("black", "black"),
+) -> list[list[Line]]:  # fmt: skip
+    """Rows of one line: each name, ``gaps[0]`` px below it its value, and ``gaps[1]`` px below that the next name."""
+    rows, top = [], 40.0
+    for name, value in pairs:
+        rows.append([place(name, 40, top, sizes[0], inks[0])])
+        top += sizes[0] + gaps[0]
+        rows.append([place(value, 40 + indent, top, sizes[1], inks[1])])
+        top += sizes[1] + gaps[1]
+    return rows
+
+
+def read(rows: list[list[Line]]) -> list[str]:
+    return [" | ".join(line.text for line in row) for row in join_stacked(rows)]
+
+
+@pytest.mark.parametrize(
+    "look", [{"sizes": (14, 20)}, {"sizes": (20, 14)}, {"indent": 12}, {"inks": ("gray", "black")}], ids=str
+)
+def test_a_name_is_told_with_what_stands_below_it(look: dict[str, Any]) -> None:
+    title = [place("Registration", 40, 0, 28)]
+    assert read([title, *stack(FIELDS, **look)]) == ["Registration", *(f"{name}: {value}" for name, value in FIELDS)]
+
+
+def test_entries_of_two_lines_are_told_in_one() -> None:
+    settings = [("Language", "English (UK)"), ("Time zone", "Europe/Berlin"), ("Theme", "Dark")]
+    assert read(stack(settings, gaps=(8, 40))) == [f"{name}: {value}" for name, value in settings]
+
+
+def test_colons_show_what_is_a_name() -> None:
+    assert read(stack([("Name:", "Olga"), ("Valid until:", "March 2027")])) == ["Name: Olga", "Valid until: March 2027"]
+
+
+def test_names_side_by_side_have_the_values_below_them() -> None:
+    rows: list[list[Line]] = []
+    cells = [[("GATE", "B7"), ("SEAT", "14C"), ("DATE", "12 May")], [("FROM", "Oslo"), ("TO", "Porto")]]
+    for y, row in enumerate(cells):
+        rows.append([place(name, 40 + 200 * x, 100 * y, 14) for x, (name, _) in enumerate(row)])
+        rows.append([place(value, 38 + 200 * x, 100 * y + 24, 26) for x, (_, value) in enumerate(row)])
+    assert read(rows) == ["GATE: B7 | SEAT: 14C | DATE: 12 May", "FROM: Oslo | TO: Porto"]
+    # They are no head of a table, although three rows of as many cells would be one.
+    told = describe((900, 400), [line for row in rows for line in row], [])
+    assert told.endswith("1. GATE: B7 | SEAT: 14C | DATE: 12 May\n2 (last). FROM: Oslo | TO: Porto")
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        stack(FIELDS),  # nothing shows which line belongs to which
+        stack(FIELDS[:1], sizes=(14, 20)),  # a title and what it is about
+        stack([("Please keep the door", "closed at night"), ("Do not feed", "the ducks")] * 2, gaps=(8, 40)),
+        stack([("Rules of this house", "Nobody is to leave the kitchen before all of the dishes are washed")] * 2,
+              sizes=(24, 14)),
+        stack([("Milk.", "Bread"), ("Eggs.", "Butter")], sizes=(14, 20)),
+        [[place("Name", 40, 0), place("City", 300, 0)], [place("Ann", 40, 40)], [place("Age", 40, 80)]],
+    ],
+)  # fmt: skip
+def test_other_rows_stay_as_they_are(rows: list[list[Line]]) -> None:
+    assert join_stacked(rows) == rows
