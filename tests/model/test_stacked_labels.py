@@ -81,6 +81,9 @@ def test_names_side_by_side_have_the_values_below_them() -> None:
         stack([("Rules of this house", "Nobody is to leave the kitchen before all of the dishes are washed")] * 2,
               sizes=(24, 14)),
         stack([("Milk.", "Bread"), ("Eggs.", "Butter")], sizes=(14, 20)),
+        # Prices below what they are for are told and compared by what reads tables.
+        [[place(text, 40 + 200 * x, 40 * y, 14 + 6 * (y % 2)) for x, text in enumerate(row)]
+         for y, row in enumerate((["Taco", "Soup"], ["4.50", "5.20"], ["Tea", "Rice"], ["2.90", "3.10"]))],
         [[place("Name", 40, 0), place("City", 300, 0)], [place("Ann", 40, 40)], [place("Age", 40, 80)]],
     ],
 )  # fmt: skip

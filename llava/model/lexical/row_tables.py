@@ -135,6 +135,11 @@ def find_extremes(rows: Sequence[Sequence[str]], spans: Sequence[Sequence[Span]]
     return found
 
 
+def are_prices(row: Sequence[str]) -> bool:
+    """Whether all cells of a row are prices."""
+    return all(_PRICE.fullmatch(cell.strip()) for cell in row)
+
+
 def count_filled(rows: Sequence[Sequence[str]]) -> int:
     """How many rows there are but for the empty ones at the end of a spreadsheet, which have nothing but a number."""
     filled = len(rows)
@@ -167,7 +172,7 @@ def _find_prices_below(rows: Sequence[Sequence[str]], tables: Sequence[_Table]) 
         for i in range(1, len(rows))
         if len(rows[i]) == len(rows[i - 1])
         and not within & {i - 1, i}
-        and all(_PRICE.fullmatch(cell.strip()) for cell in rows[i])
+        and are_prices(rows[i])
         and all(any(map(str.isalpha, cell)) and not _PRICE_AT_END.fullmatch(cell) for cell in rows[i - 1])
     ]
     return found if sum(len(rows[i]) for i in found) > 1 else []

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from statistics import median
 from typing import NamedTuple, Protocol, TypeVar
 
+from llava.model.lexical.row_tables import are_prices
+
 # So many names in a column, or rows of several side by side, show what they are; of two-line entries it takes more.
 _LEAST_PAIRS, _LEAST_ENTRIES = 2, 3
 # Longer texts name nothing, and longer values are paragraphs.
@@ -99,6 +101,8 @@ def _is_pair(rows: _Rows, start: int, i: int) -> bool:
     names, values = rows[i], rows[i + 1]
     if len(names) != len(values) or not all(map(_may_name, names)) or not all(map(_may_be_named, values)):
         return False
+    if len(values) > 1 and are_prices([value.text for value in values]):
+        return False  # row_tables tells and compares them
     are_alike = _are_alike(names, rows[start]) and _are_alike(values, rows[start + 1])
     gap, height = _measure_gap(names, values), max(_measure_height(names), _measure_height(values))
     is_near = -0.5 * height < gap < _NEAR * height
