@@ -72,6 +72,21 @@ def test_names_side_by_side_have_the_values_below_them() -> None:
     assert told.endswith("1. GATE: B7 | SEAT: 14C | DATE: 12 May\n2 (last). FROM: Oslo | TO: Porto")
 
 
+def test_a_number_above_what_it_counts_is_told_after_it() -> None:
+    cards = [[place(text, 40 + 200 * x, 40 * y, 30 - 16 * y) for x, text in enumerate(row)]
+             for y, row in enumerate((["72 %", "18 °C", "1013"], ["Humidity", "Temperature", "Pressure"]))]  # fmt: skip
+    assert read(cards) == ["Humidity: 72 % | Temperature: 18 °C | Pressure: 1013"]
+    assert read(stack([("412", "Followers"), ("87", "Posts")], sizes=(30, 14))) == ["Followers: 412", "Posts: 87"]
+
+
+def test_a_head_stays_with_its_table() -> None:
+    texts = (["Name", "City", "Age"], ["Ann", "Oslo", "31"], ["Ben", "Rome", "27"], ["Eva", "Bonn", "45"])
+    rows = [[place(text, 40 + 200 * x, 40 * y, 20 if y else 14) for x, text in enumerate(row)]
+            for y, row in enumerate(texts)]  # fmt: skip
+    assert join_stacked(rows) == rows
+    assert read(rows[:2]) == ["Name: Ann | City: Oslo | Age: 31"]
+
+
 @pytest.mark.parametrize(
     "rows",
     [
@@ -80,6 +95,7 @@ def test_names_side_by_side_have_the_values_below_them() -> None:
         stack([("Please keep the door", "closed at night"), ("Do not feed", "the ducks")] * 2, gaps=(8, 40)),
         stack([("Rules of this house", "Nobody is to leave the kitchen before all of the dishes are washed")] * 2,
               sizes=(24, 14)),
+        stack([("12", "May"), ("3", "June")], sizes=(30, 14)),
         stack([("Milk.", "Bread"), ("Eggs.", "Butter")], sizes=(14, 20)),
         # Prices below what they are for are told and compared by what reads tables.
         [[place(text, 40 + 200 * x, 40 * y, 14 + 6 * (y % 2)) for x, text in enumerate(row)]

@@ -135,6 +135,11 @@ def find_extremes(rows: Sequence[Sequence[str]], spans: Sequence[Sequence[Span]]
     return found
 
 
+def is_date_word(text: str) -> bool:
+    """Whether a text is a month or a day of the week."""
+    return _CALENDAR.fullmatch(text.strip()) is not None
+
+
 def are_prices(row: Sequence[str]) -> bool:
     """Whether all cells of a row are prices."""
     return all(_PRICE.fullmatch(cell.strip()) for cell in row)

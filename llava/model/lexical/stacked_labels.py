@@ -10,12 +10,14 @@ from collections.abc import Callable, Sequence
 from statistics import median
 from typing import NamedTuple, Protocol, TypeVar
 
-from llava.model.lexical.row_tables import are_prices
+from llava.model.lexical.row_tables import are_prices, is_date_word
 
 # So many names in a column, or rows of several side by side, show what they are; of two-line entries it takes more.
 _LEAST_PAIRS, _LEAST_ENTRIES = 2, 3
 # Longer texts name nothing, and longer values are paragraphs.
 _MOST_WORDS, _MOST_CHARACTERS, _MOST_OF_VALUE = 4, 28, 60
+# A number has so many characters, so many letters of a unit among them.
+_MOST_OF_NUMBER, _MOST_OF_UNIT = 12, 4
 # Rows are written alike if the heights of their letters differ by less than the first, and apart from the second on.
 _ALIKE, _APART = 1.25, 1.15
 # How far a value may begin from where its name does, and how level those that are in one column are, as a part of the
@@ -65,50 +67,75 @@ _Rows = Sequence[Sequence[Line]]
 
 
 def join_stacked(rows: Sequence[Sequence[AnyLine]]) -> list[list[AnyLine | Named]]:
-    """The rows, those of names and the rows of their values below them as one: "Gate: B7", "Seat: 14C"."""
+    """The rows, those of names and the rows of their values as one: "Gate: B7", "Seat: 14C".
+
+    A number may also stand above what it counts, as on a dashboard.
+    """
     joined: list[list[AnyLine | Named]] = []
     start = 0
     while start < len(rows):
-        count = _count_pairs(rows, start)
+        below = _count_pairs(rows, start, _names_below)
+        count = below or _count_pairs(rows, start, _counts_below)
         for i in range(start, start + 2 * count, 2):
-            joined.append([_join(*pair) for pair in zip(rows[i], rows[i + 1], strict=True)])
+            pairs = zip(*((rows[i], rows[i + 1]) if below else (rows[i + 1], rows[i])), strict=True)
+            joined.append([_join(*pair) for pair in pairs])
         if not count:
             joined.append(list(rows[start]))
         start += 2 * count or 1
     return joined
 
 
-def _count_pairs(rows: _Rows, start: int) -> int:
-    """How many rows of names, each with its values below it, begin at a row; 0 if it is none of names."""
+def _count_pairs(rows: _Rows, start: int, tells: Callable[[Sequence[Line], Sequence[Line]], bool]) -> int:
+    """How many pairs of rows, of names and their values, begin at a row; 0 if it is none of them.
+
+    ``tells``: whether the texts of one row may belong to those of the row below it.
+    """
     end = start
-    while end + 1 < len(rows) and _is_pair(rows, start, end):
+    while end + 1 < len(rows) and _is_pair(rows, start, end) and tells(rows[end], rows[end + 1]):
         end += 2
     count = (end - start) // 2
-    names, values = rows[start:end:2], rows[start + 1 : end : 2]
-    if count < _LEAST_PAIRS:
+    upper, lower = rows[start:end:2], rows[start + 1 : end : 2]
+    if not count:
         return 0
-    if not any(tells(names, values) for tells in _SIGNS):
-        goes_on = any(line.text.strip()[:1].islower() for row in values for line in row)
-        is_far = all(_measure_gap(rows[i + 1], rows[i + 2]) >= _FAR * max(1.0, _measure_gap(rows[i], rows[i + 1]))
-                     for i in range(start, end - 2, 2))  # fmt: skip
-        if goes_on or not is_far or count < _LEAST_ENTRIES:
-            return 0
-    return count
+    if any(shows(upper, lower) for shows in _SIGNS):
+        # Of a single one, several cells must show it; where more of as many follow, it is the head of a table.
+        is_alone = len(upper[0]) > 1 and (end == len(rows) or len(rows[end]) != len(upper[0]))
+        return count if count >= _LEAST_PAIRS or is_alone else 0
+    goes_on = any(line.text.strip()[:1].islower() for row in lower for line in row)
+    is_far = all(_measure_gap(rows[i + 1], rows[i + 2]) >= _FAR * max(1.0, _measure_gap(rows[i], rows[i + 1]))
+                 for i in range(start, end - 2, 2))  # fmt: skip
+    return count if is_far and not goes_on and count >= _LEAST_ENTRIES else 0
 
 
 def _is_pair(rows: _Rows, start: int, i: int) -> bool:
-    """Whether row ``i`` has names written as those of row ``start`` are, and the row below has their values."""
-    names, values = rows[i], rows[i + 1]
-    if len(names) != len(values) or not all(map(_may_name, names)) or not all(map(_may_be_named, values)):
+    """Whether row ``i`` and the one below it are near to each other, and written as the pair at ``start`` is."""
+    upper, lower = rows[i], rows[i + 1]
+    are_alike = _are_alike(upper, rows[start]) and _are_alike(lower, rows[start + 1])
+    if len(upper) != len(lower) or not are_alike:
         return False
-    if len(values) > 1 and are_prices([value.text for value in values]):
-        return False  # row_tables tells and compares them
-    are_alike = _are_alike(names, rows[start]) and _are_alike(values, rows[start + 1])
-    gap, height = _measure_gap(names, values), max(_measure_height(names), _measure_height(values))
+    gap, height = _measure_gap(upper, lower), max(_measure_height(upper), _measure_height(lower))
     is_near = -0.5 * height < gap < _NEAR * height
-    is_below = all(_begins_below(*pair) for pair in zip(names, values, strict=True))
-    is_apart = i + 2 == len(rows) or _measure_gap(values, rows[i + 2]) > _FARTHER * gap
-    return are_alike and is_near and is_below and is_apart
+    is_apart = i + 2 == len(rows) or _measure_gap(lower, rows[i + 2]) > _FARTHER * gap
+    return is_near and is_apart and all(_begins_below(*pair) for pair in zip(upper, lower, strict=True))
+
+
+def _names_below(upper: Sequence[Line], lower: Sequence[Line]) -> bool:
+    """Whether a row may have names of what is below. Prices below items are told and compared by ``row_tables``."""
+    are_items = len(lower) > 1 and are_prices([line.text for line in lower])
+    return all(map(_may_name, upper)) and all(map(_may_be_named, lower)) and not are_items
+
+
+def _counts_below(upper: Sequence[Line], lower: Sequence[Line]) -> bool:
+    """Whether a row may have numbers of what is below: "72 %" above "Humidity", but not "12" above "May"."""
+    return all(map(_is_number, upper)) and all(
+        _may_name(line) and not is_date_word(line.text) and not any(map(str.isdigit, line.text)) for line in lower
+    )
+
+
+def _is_number(line: Line) -> bool:
+    text = line.text.strip()
+    letters, digits = (sum(map(is_one, text)) for is_one in (str.isalpha, str.isdigit))
+    return digits > 0 and letters <= _MOST_OF_UNIT and len(text) <= _MOST_OF_NUMBER
 
 
 def _may_name(line: Line) -> bool:
