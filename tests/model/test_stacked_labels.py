@@ -62,14 +62,14 @@ def test_colons_show_what_is_a_name() -> None:
 
 def test_names_side_by_side_have_the_values_below_them() -> None:
     rows: list[list[Line]] = []
-    cells = [[("GATE", "B7"), ("SEAT", "14C"), ("DATE", "12 May")], [("FROM", "Oslo"), ("TO", "Porto")]]
+    cells = [[("GATE", "B7"), ("SEAT", "14C"), ("DATE", "12 May")], [("FROM", "Oslo"), ("Ticket no.", "77")]]
     for y, row in enumerate(cells):
         rows.append([place(name, 40 + 200 * x, 100 * y, 14) for x, (name, _) in enumerate(row)])
         rows.append([place(value, 38 + 200 * x, 100 * y + 24, 26) for x, (_, value) in enumerate(row)])
-    assert read(rows) == ["GATE: B7 | SEAT: 14C | DATE: 12 May", "FROM: Oslo | TO: Porto"]
+    assert read(rows) == ["GATE: B7 | SEAT: 14C | DATE: 12 May", "FROM: Oslo | Ticket no.: 77"]
     # They are no head of a table, although three rows of as many cells would be one.
     told = describe((900, 400), [line for row in rows for line in row], [])
-    assert told.endswith("1. GATE: B7 | SEAT: 14C | DATE: 12 May\n2 (last). FROM: Oslo | TO: Porto")
+    assert told.endswith("1. GATE: B7 | SEAT: 14C | DATE: 12 May\n2 (last). FROM: Oslo | Ticket no.: 77")
 
 
 def test_a_number_above_what_it_counts_is_told_after_it() -> None:

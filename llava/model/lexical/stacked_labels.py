@@ -6,6 +6,7 @@ the rows change: small and large, black and blue, indented or not, near and far.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from statistics import median
 from typing import NamedTuple, Protocol, TypeVar
@@ -25,6 +26,9 @@ _ALIKE, _APART = 1.25, 1.15
 _REACH, _LEVEL = 1.6, 0.35
 # A value is so near to its name, as a part of the higher of both; what follows is so many times as far.
 _NEAR, _FARTHER, _FAR = 2.2, 1.1, 2.0
+
+# "Licence no." ends no sentence.
+_SENTENCE_END = re.compile(r"[,!;]$|\w{4,}\.$|[^\w]\.$")
 
 Box = tuple[float, float, float, float]
 
@@ -143,7 +147,7 @@ def _may_name(line: Line) -> bool:
     text = line.text.strip()
     letters, digits = (sum(map(is_one, text)) for is_one in (str.isalpha, str.isdigit))
     is_short = len(text) <= _MOST_CHARACTERS and len(text.split()) <= _MOST_WORDS
-    return is_short and letters > digits and text[-1:] not in {".", ",", "!", ";"}
+    return is_short and letters > digits and _SENTENCE_END.search(text) is None
 
 
 def _may_be_named(line: Line) -> bool:
