@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageDraw, ImageFont
 
 import llava
@@ -18,6 +20,7 @@ from llava.eval.synth_suite import find_tasks, run_suite
 from llava.image.source import load_image
 from llava.model.assembled.pretrained_parts import MissingParts
 from llava.model.checkpoint import LoadedModel, load_model
+from llava.model.lexical.line_reader import LineReader
 from llava.sampling import Sampling
 from llava.scratch.talking.other_languages import ANSWER, HELD_OUT
 from llava.synth.suite import TASKS
@@ -115,6 +118,16 @@ def test_markup_in_an_image_is_read_as_any_text(talking: LoadedModel) -> None:
         said = llava.ask(talking, question, [sign], Sampling(temperature=0))
         assert "<image>" in said.text
         assert said.finish_reason == "stop"
+
+
+@pytest.mark.parametrize("size", [14, 18, 26])
+def test_short_words_are_read_apart(size: int, talking: LoadedModel) -> None:
+    text = "we are at 3 of 12 or in a 9 to 5 job on May 7 at 8"
+    page = Image.new("RGB", (30 * size, 90), "white")
+    font = ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", size)
+    ImageDraw.Draw(page).text((30, 30), text, fill="black", font=font)
+    (reader,) = (each for each in talking.model.get_vision_tower().modules() if isinstance(each, LineReader))
+    assert [line.text for line in reader.read(torch.from_numpy(np.array(page)).permute(2, 0, 1))] == [text]
 
 
 def test_an_answer_ends_where_the_model_ends_it_a_document_or_begins_another_message(talking: LoadedModel) -> None:

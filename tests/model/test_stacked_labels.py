@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 from llava.model.lexical.description import describe
-from llava.model.lexical.stacked_labels import Box, join_stacked
+from llava.model.lexical.stacked_labels import join_stacked
+from tests.model.seen_lines import Line
 
 FIELDS = [("First name", "Hannah"), ("E-mail", "hannah@okafor.net"), ("City", "Lisbon")]
-
-
-class Line(NamedTuple):
-    """A line of text in an image."""
-
-    text: str
-    box: Box
-    ink: str = "black"
-    ground: str = "white"
 
 
 def place(text: str, left: float, top: float, height: float = 16, ink: str = "black") -> Line:

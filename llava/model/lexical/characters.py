@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import zip_longest
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,10 +17,6 @@ _NARROW = frozenset(encoded for encoded, c in enumerate(ALPHABET, 1) if c in "il
 # Two different characters whose middles are nearer than this many steps are two readings of one; half a step less where
 # one of them is narrow.
 _LEAST_DISTANCE = 2.6
-# Between two characters there is a space if it is held for so likely at any step, also where nothing is likelier. Of
-# spaces that the likeliest classes lacked, a twelfth of all, this finds four in five in 29 fonts, and .1 % more of the
-# places without one.
-_LEAST_SPACE = 0.08
 _INDEX = {character: i + 1 for i, character in enumerate(ALPHABET)}
 # Characters that look alike are read as the plain one.
 _SAME = str.maketrans(
@@ -69,19 +64,15 @@ def decode(classes: Sequence[int]) -> str:
 
 
 class Run(NamedTuple):
-    """Steps from ``start`` to before ``end`` at which a class is the likeliest; a faint one is a space that is not."""
+    """Steps from ``start`` to before ``end`` at which a class is the likeliest."""
 
     label: int
     start: int
     end: int
-    is_faint: bool = False
 
 
 def find_runs(scores_TK: npt.NDArray[np.float32]) -> list[Run]:
-    """The runs of steps with characters, where of two characters too close to each other the likelier one stays.
-
-    Between two of them a space may be faint: beside a short word a reader holds it for less likely than nothing.
-    """
+    """The runs of steps with characters, where of two characters too close to each other the likelier one stays."""
     classes = scores_TK.argmax(1)
     edges = np.flatnonzero(np.diff(classes)) + 1
     kept: list[Run] = []
@@ -94,18 +85,7 @@ def find_runs(scores_TK: npt.NDArray[np.float32]) -> list[Run]:
             shares = np.exp(scores_TK[before.start : run.end, [before.label, run.label]]).sum(0)
             run = Run(before.label if shares[0] >= shares[1] else run.label, before.start, run.end)
         kept.append(run)
-    return [*_add_faint_spaces(scores_TK, kept)]
-
-
-def _add_faint_spaces(scores_TK: npt.NDArray[np.float32], runs: Sequence[Run]) -> Iterator[Run]:
-    space = _INDEX[" "]
-    for run, after in zip_longest(runs, runs[1:]):
-        yield run
-        if after is None or space in (run.label, after.label):
-            continue
-        step = run.start + int(scores_TK[run.start : after.end, space].argmax())
-        if scores_TK[step, space] >= np.log(_LEAST_SPACE):
-            yield Run(space, step, step + 1, is_faint=True)
+    return kept
 
 
 def read_steps(scores_TK: npt.NDArray[np.float32]) -> tuple[str, float]:

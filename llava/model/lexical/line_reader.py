@@ -22,6 +22,7 @@ from llava.model.lexical.cell_rules import part_at_rules
 from llava.model.lexical.characters import read_steps
 from llava.model.lexical.colour_names import COLOURS
 from llava.model.lexical.crop_reader import CROP_HEIGHT, WIDTH_STEP, CropReader, colour_features, normalize
+from llava.model.lexical.faint_spaces import add_faint_spaces
 from llava.model.lexical.frozen_norms import fuse
 from llava.model.lexical.leaders import part_at_leaders
 from llava.model.lexical.line_finder import LineFinder, TextLine, make_levels
@@ -129,7 +130,12 @@ class LineReader(nn.Module):
         crops = [cut_crop(levels, line, reach) for line in lines for reach in REACHES]
         readings = self._read_crops(crops)
         chosen = [choose(readings[i : i + len(REACHES)]) for i in range(0, len(readings), len(REACHES))]
-        texts = self.prior.read([reading.scores_TK for reading in chosen])
+        scores = [reading.scores_TK for reading in chosen]
+        crop_of = {id(reading.scores_TK): crop for reading, crop in zip(readings, crops, strict=True)}
+        texts = [
+            add_faint_spaces(text, scores_TK, crop_of[id(scores_TK)].cpu().numpy())
+            for text, scores_TK in zip(self.prior.read(scores), scores, strict=True)
+        ]
         wide = crops[:: len(REACHES)]
         texts = ["" if text and is_ornament(crop) else text for text, crop in zip(texts, wide, strict=True)]
         return list(zip(texts, chosen, strict=True))

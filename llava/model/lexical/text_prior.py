@@ -80,7 +80,6 @@ def _read(scores_TK: Floats, letters: Floats, forms: Floats) -> str:
         seen_K[BLANK] = -np.inf
         classes = np.argsort(-seen_K)[:_MOST_CLASSES]
         classes = classes[seen_K[classes] >= min(_LEAST_SCORE, float(seen_K.max()))]
-        classes = np.array([run.label]) if run.is_faint else classes
         paths = score[:, :, None] + _WEIGHT * _follow(before, here, classes, letters, forms)
         arrows.append(paths.argmax(0))
         score = paths.max(0) + seen_K[classes]
