@@ -15,10 +15,13 @@ from llava.model.lexical.characters import ALPHABET, find_runs
 # A space is at least so likely at some step, and no ink is in so many columns of the crop, a quarter of a capital's
 # height. Of the spaces that were missed, a twelfth of all in DejaVu Sans, this finds five in six in 23 fonts; it adds
 # one at .1 % of the places without one.
-_LEAST_LIKELY, _LEAST_COLUMNS = 0.08, 4
+_ELSEWHERE = (0.08, 4)
+# Between a figure and a letter, where readers of words see the fewest spaces, it is less likely and the gap wider: 37
+# of 39 that were missed in 20 fonts, and 2 of 472 places without one.
+_AT_FIGURE = (0.002, 5)
 # Ink differs from its ground at least by this share of what most of the ink does. A pixel's step is half a column.
 _INK_SHARE, _MOST_INK_PERCENTILE, _PX_A_STEP = 0.25, 99, 2
-# Nothing is parted after the first nor before the second ones, nor a name of a site or a file at its dot.
+# Nothing is parted after the first nor before the second ones.
 _OPENING, _CLOSING = frozenset("@/_-$€£¥(#"), frozenset("@/_-.,:;)!?%")
 _SPACE = ALPHABET.index(" ") + 1
 
@@ -38,20 +41,28 @@ def add_faint_spaces(text: str, scores_TK: npt.NDArray[np.float32], crop_3HW: np
         runs = runs[:-1]
     if len(runs) != len(text):
         return text
-    is_likely_T = scores_TK[:, _SPACE] >= np.log(_LEAST_LIKELY)
-    if not is_likely_T.any():
+    likely_T = np.exp(scores_TK[:, _SPACE])
+    if likely_T.max() < _AT_FIGURE[0]:
         return text
     is_clear_W = _find_clear_columns(crop_3HW)
     parts = [text[:1]]
     for (a, b), (before, after) in zip(pairwise(runs), pairwise(text), strict=True):
+        at_figure = (before.isdigit() and after.isalpha()) or (before.isalpha() and after.isdigit())
+        likely, columns = _AT_FIGURE if at_figure else _ELSEWHERE
         start, end = (_PX_A_STEP * (run.start + run.end) // 2 for run in (a, b))
-        may_part = " " not in (before, after) and before not in _OPENING and after not in _CLOSING
-        if before == "." and after.islower():
-            may_part = False
-        is_space = may_part and is_likely_T[a.start : b.end].any()
-        is_space = is_space and _measure_longest(is_clear_W[start : end + 1]) >= _LEAST_COLUMNS
+        is_space = (
+            _may_part(before, after)
+            and likely_T[a.start : b.end].max() >= likely
+            and _measure_longest(is_clear_W[start : end + 1]) >= columns
+        )
         parts.append(f" {after}" if is_space else after)
     return "".join(parts)
+
+
+def _may_part(before: str, after: str) -> bool:
+    """Whether a space may be between two characters. A name of a site or a file has none at its dot."""
+    is_name = before == "." and after.islower()
+    return " " not in (before, after) and before not in _OPENING and after not in _CLOSING and not is_name
 
 
 def _find_clear_columns(crop_3HW: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
