@@ -47,6 +47,8 @@ Below the head of a table, each cell is told with its column's name, and its num
     3 (last). Time: 9:05 | Destination: Ulm | Platform: 12
     Highest Platform: Ulm 12; lowest: Bremen 7.
 
+So is a value with the name that stands above it, as on a ticket (``stacked_labels``): "1. Gate: B7 | Seat: 14C".
+
 Bars, and rows of a table, from three to nine, are ranked as well: "...; smallest: Tea 37; in order: 1. Milk, 2. Juice,
 3. Tea." Where a chart's axes have names, it ends in "X axis: Month. Y axis: Cups.", or one of both.
 
