@@ -1,6 +1,6 @@
 """The looks of edition h of the drawn suite: those of e, f and g in other faces, and a few of its own.
 
-Its own are carved planks, cardboard and tiles, captions over a picture, index cards, boarding passes, rankings, folders
+Its own are carved planks, cardboard and tiles, captions over an image, index cards, boarding passes, rankings, folders
 of files and the weather, charts of Excel with a frame or on a dark ground, and shapes on squared paper or with shadows.
 About one question in six asks for a single word or phrase.
 """
@@ -182,7 +182,7 @@ def draw_word(kit: Pad, page: Page, font: Font) -> Drawn:
 
 
 def draw_lines(kit: Pad, page: Page) -> Drawn:
-    """White capitals with a black edge at the top and the bottom of a picture, or a card with a red rule."""
+    """White capitals with a black edge at the top and the bottom of an image, or a card with a red rule."""
     rng, lines = kit.rng, page.lines
     if page.layout == "meme":
         width, height = rng.randint(600, 860), rng.randint(500, 700)
