@@ -197,7 +197,7 @@ def draw_chart(kit: Pad, page: Page) -> Drawn:
     return paint_figure(kit.rng, font, "white", "#595959", paint, ((6, 3.8), (7.4, 4.4)), **look), page.asked
 
 
-def _in_turn(*drawings: tuple[Callable[[Pad, Page], Drawn], str]) -> Callable[[Pad, Page], Drawn]:
+def in_turn(*drawings: tuple[Callable[[Pad, Page], Drawn], str]) -> Callable[[Pad, Page], Drawn]:
     """Draws a page by the drawing that has its layout, or by the last one; ``ask`` words its questions."""
 
     def draw(kit: Pad, page: Page) -> Drawn:
@@ -216,18 +216,18 @@ def ask(row: dict[str, Any]) -> str:
 
 
 _DRAW = {
-    "signs": _in_turn((draw_sign, "neon plate"), (talking_edition_e.draw_sign, "enamel gantry glass hung led"),
-                      (talking_edition_f.draw_sign, "")),
-    "lines": _in_turn((talking_edition_f.draw_lines, "")),
-    "forms": _in_turn((talking_edition_e.draw_form, "dotted panel stacked"), (talking_edition_f.draw_form, "")),
-    "receipts": _in_turn((talking_edition_e.draw_receipt, "till torn invoice"), (talking_edition_f.draw_receipt, "")),
-    "menus": _in_turn((talking_edition_e.draw_menu, "front screen fold"), (talking_edition_f.draw_menu, "")),
-    "business cards": _in_turn((talking_edition_e.draw_card, "third flush night"), (talking_edition_f.draw_card, "")),
-    "tables": _in_turn((draw_table, "sheet"), (e_figures.draw_table, "dark double hairline printed"),
-                       (f_figures.draw_table, "")),
-    "windows": _in_turn((e_figures.draw_window, "alert browser chat toggles"), (f_figures.draw_window, "")),
-    "posters": _in_turn((talking_edition_e.draw_poster, "disk stripe border"), (talking_edition_f.draw_poster, "")),
-    "charts": _in_turn((draw_chart, "")),
-    "shapes": _in_turn((e_figures.draw_shapes, "dotted outlined filled"), (f_figures.draw_shapes, "")),
+    "signs": in_turn((draw_sign, "neon plate"), (talking_edition_e.draw_sign, "enamel gantry glass hung led"),
+                     (talking_edition_f.draw_sign, "")),
+    "lines": in_turn((talking_edition_f.draw_lines, "")),
+    "forms": in_turn((talking_edition_e.draw_form, "dotted panel stacked"), (talking_edition_f.draw_form, "")),
+    "receipts": in_turn((talking_edition_e.draw_receipt, "till torn invoice"), (talking_edition_f.draw_receipt, "")),
+    "menus": in_turn((talking_edition_e.draw_menu, "front screen fold"), (talking_edition_f.draw_menu, "")),
+    "business cards": in_turn((talking_edition_e.draw_card, "third flush night"), (talking_edition_f.draw_card, "")),
+    "tables": in_turn((draw_table, "sheet"), (e_figures.draw_table, "dark double hairline printed"),
+                      (f_figures.draw_table, "")),
+    "windows": in_turn((e_figures.draw_window, "alert browser chat toggles"), (f_figures.draw_window, "")),
+    "posters": in_turn((talking_edition_e.draw_poster, "disk stripe border"), (talking_edition_f.draw_poster, "")),
+    "charts": in_turn((draw_chart, "")),
+    "shapes": in_turn((e_figures.draw_shapes, "dotted outlined filled"), (f_figures.draw_shapes, "")),
 }  # fmt: skip
 EDITION = Edition(letter="g", faces=FACES, plain=_PRINT, draw_word=draw_word, draw=_DRAW, stand_ins=_STAND_INS)

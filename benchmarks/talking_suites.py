@@ -48,6 +48,10 @@ Edition f is drawn images alone, of the same groups as e, with other contents, l
 Edition g is drawn images alone, too, with more that compare, choose between options or ask for a single word:
 
     drawn_g           as drawn, but by talking_edition_g.py and .txt
+
+Edition h is made like g, with other contents, looks, wordings and faces:
+
+    drawn_h           as drawn, but by talking_edition_h.py and .txt
 """
 
 from __future__ import annotations
@@ -324,11 +328,12 @@ SUITES: dict[str, Callable[[Path, Path], Truths]] = {
     "drawn_e": partial(build_drawn, "e"),
     "drawn_f": partial(build_drawn, "f"),
     "drawn_g": partial(build_drawn, "g"),
+    "drawn_h": partial(build_drawn, "h"),
 }
 
 
 def edition_of(suite: str) -> str:
-    return suite[-1] if suite.endswith(("_b", "_c", "_d", "_e", "_f", "_g")) else "a"
+    return suite[-1] if suite.endswith(("_b", "_c", "_d", "_e", "_f", "_g", "_h")) else "a"
 
 
 def main() -> None:
@@ -336,7 +341,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--only", nargs="+", choices=SUITES, default=None)
     parser.add_argument(
-        "--edition", choices=tuple("abcdefg"), default="a", help="which folders are built without --only"
+        "--edition", choices=tuple("abcdefgh"), default="a", help="which folders are built without --only"
     )
     arguments = parser.parse_args()
     for name in arguments.only or [name for name in SUITES if edition_of(name) == arguments.edition]:
