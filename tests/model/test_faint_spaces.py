@@ -30,20 +30,28 @@ def make_crop(text: str, at: int, likely: float, clear_px: int) -> tuple[np.ndar
 @pytest.mark.parametrize(
     ("text", "at", "likely", "clear_px", "read"),
     [
-        ("ofit", 2, 0.2, 5, "of it"),
+        ("ofit", 2, 0.2, 6, "of it"),
         ("ofit", 2, 0.04, 5, "ofit"),  # hardly likely
         ("ofit", 2, 0.2, 1, "ofit"),  # the letters nearly touch
         ("of50", 2, 0.04, 6, "of 50"),  # beside figures such a gap is enough
         ("of50", 2, 0.2, 2, "of50"),
         ("anna@home.it", 5, 0.2, 5, "anna@home.it"),
         ("home.it", 5, 0.2, 5, "home.it"),
-        ("No.5", 3, 0.2, 5, "No. 5"),
+        ("No.5", 3, 0.2, 6, "No. 5"),
+        ("side(a)", 4, 0.2, 6, "side(a)"),
         ("$12", 1, 0.2, 5, "$12"),
         ("a:b", 1, 0.2, 5, "a:b"),
     ],
 )
 def test_a_likely_space_is_read_where_no_ink_is(text: str, at: int, likely: float, clear_px: int, read: str) -> None:
     assert add_faint_spaces(text, *make_crop(text, at, likely, clear_px)) == read
+
+
+def test_a_letter_spaced_title_is_one_word() -> None:
+    scores, crop = make_crop("MENU", 3, 0.2, 5)
+    for at in (1, 2):
+        crop[:, :, 2 * (STEPS_A_CHARACTER * at - 1) - 3 : 2 * (STEPS_A_CHARACTER * at - 1) + 3] = 255
+    assert add_faint_spaces("MENU", scores, crop) == "MENU"
 
 
 def test_a_text_that_is_not_that_of_the_steps_stays_as_it_is() -> None:

@@ -67,12 +67,31 @@ def test_names_side_by_side_have_the_values_below_them() -> None:
 def test_a_number_above_what_it_counts_is_told_after_it() -> None:
     cards = [[place(text, 40 + 200 * x, 40 * y, 30 - 16 * y) for x, text in enumerate(row)]
              for y, row in enumerate((["72 %", "18 °C", "1013"], ["Humidity", "Temperature", "Pressure"]))]  # fmt: skip
+    assert read([[line._replace(text=f"{line.text[:1]} km") for line in cards[0]], cards[1]]) == [
+        "Humidity: 7 km | Temperature: 1 km | Pressure: 1 km"
+    ]
     assert read(cards) == ["Humidity: 72 % | Temperature: 18 °C | Pressure: 1013"]
     assert read(stack([("412", "Followers"), ("87", "Posts")], sizes=(30, 14))) == ["Followers: 412", "Posts: 87"]
 
 
-def test_a_head_stays_with_its_table() -> None:
-    texts = (["Name", "City", "Age"], ["Ann", "Oslo", "31"], ["Ben", "Rome", "27"], ["Eva", "Bonn", "45"])
+def test_gray_is_read_as_black_now_and_then_and_values_have_colors() -> None:
+    rows = stack([("Carrier", "DHL"), ("Status", "late"), ("Order", "B-7")], sizes=(14, 20))
+    inks = ("gray", "black", "black", "red", "gray", "green")
+    rows = [[line._replace(ink=ink)] for [line], ink in zip(rows, inks, strict=True)]
+    assert read(rows) == ["Carrier: DHL", "Status: late", "Order: B-7"]
+
+
+def test_what_a_sign_says_is_told_as_it_stands_there() -> None:
+    rows = stack([("Airport", "Terminal 1"), ("Hotel", "2 km")], sizes=(30, 16))
+    told = describe((400, 300), [line for row in rows for line in row], [])
+    assert told.splitlines() == [
+        "Text (2 lines):", "1. Airport: Terminal 1", "2 (last). Hotel: 2 km", "It says: Airport Terminal 1 Hotel 2 km",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("second", [["Ben", "Rome", "27"], ["Ben", "27"]], ids=len)
+def test_a_head_stays_with_its_table(second: list[str]) -> None:
+    texts = (["Name", "City", "Age"], ["Ann", "Oslo", "31"], second, ["Eva", "Bonn", "45"])
     rows = [[place(text, 40 + 200 * x, 40 * y, 20 if y else 14) for x, text in enumerate(row)]
             for y, row in enumerate(texts)]  # fmt: skip
     assert join_stacked(rows) == rows
@@ -87,6 +106,10 @@ def test_a_head_stays_with_its_table() -> None:
         stack([("Please keep the door", "closed at night"), ("Do not feed", "the ducks")] * 2, gaps=(8, 40)),
         stack([("Rules of this house", "Nobody is to leave the kitchen before all of the dishes are washed")] * 2,
               sizes=(24, 14)),
+        stack([("The boats go out", "upon the tide"), ("The gulls come in", "to rest")], indent=30),
+        stack([("Opening hours", "We are glad to see you"), ("Parking", "There is none near us")], sizes=(24, 14)),
+        stack([("1969", "Moon landing"), ("1989", "Fall of the wall")], sizes=(24, 14)),
+        stack([("$9", "per month"), ("$20", "a year")], sizes=(30, 14)),
         stack([("12", "May"), ("3", "June")], sizes=(30, 14)),
         stack([("Milk.", "Bread"), ("Eggs.", "Butter")], sizes=(14, 20)),
         # Prices below what they are for are told and compared by what reads tables.

@@ -64,7 +64,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from llava.model.lexical.row_tables import count_filled, find_extremes, label_cells, list_order
-from llava.model.lexical.stacked_labels import Named, join_stacked
+from llava.model.lexical.stacked_labels import join_stacked
 
 # The description of a dense page ends after this many characters, at the end of a line: about 350 tokens.
 MAX_CHARACTERS = 1200
@@ -196,7 +196,7 @@ def describe(
     if chart is not None:
         parts.append(_describe_chart(chart))
     if lines:
-        parts.append(_describe_rows(join_stacked(_group_rows(lines))))
+        parts.append(_describe_rows(_group_rows(lines)))
     return "\n".join(parts)
 
 
@@ -214,14 +214,15 @@ def name_place(box: Box, size: tuple[int, int]) -> str:
 
 def _describe_rows(rows: Sequence[Sequence[SeenLine]]) -> str:
     rows = rows[: count_filled([[line.text for line in row] for row in rows])]
+    broken = [[line.text for line in row] for row in rows]
+    rows = join_stacked(rows)
     texts = [[line.text for line in row] for row in rows]
     spans = [[(line.box[0], line.box[2]) for line in row] for row in rows]
     count = "1 line" if len(rows) == 1 else f"{len(rows)} lines"
     written = _number(rows, label_cells(texts, spans))
     if sum(len(row) + 1 for row in written) > MAX_CHARACTERS:
         written = _number(rows, texts)  # more rows without their columns' names are better than few with them
-    is_one = _is_one_text(texts) and not any(isinstance(line, Named) for row in rows for line in row)
-    told = [f"It says: {' '.join(text for [text] in texts)}"] if is_one else []
+    told = [f"It says: {' '.join(text for [text] in broken)}"] if _is_one_text(broken) else []
     return "\n".join([f"Text ({count}):", *_cut(written), *told, *map(str, find_extremes(texts, spans))])
 
 

@@ -12,17 +12,18 @@ import numpy.typing as npt
 
 from llava.model.lexical.characters import ALPHABET, find_runs
 
-# A space is at least so likely at some step, and no ink is in so many columns of the crop, a quarter of a capital's
-# height. Of the spaces that were missed, a twelfth of all in DejaVu Sans, this finds five in six in 23 fonts; it adds
-# one at .1 % of the places without one.
-_ELSEWHERE = (0.08, 4)
+# A space is at least so likely at some step, and no ink is in so many columns of the crop, a third of a capital's
+# height: with a quarter, screen fonts that are drawn unevenly had spaces within words ("Posses sion").
+_ELSEWHERE = (0.08, 5)
 # Between a figure and a letter, where readers of words see the fewest spaces, it is less likely and the gap wider: 37
 # of 39 that were missed in 20 fonts, and 2 of 472 places without one.
 _AT_FIGURE = (0.002, 5)
 # Ink differs from its ground at least by this share of what most of the ink does. A pixel's step is half a column.
 _INK_SHARE, _MOST_INK_PERCENTILE, _PX_A_STEP = 0.25, 99, 2
+# A space is so many times as wide as most of the gaps between the line's letters: in "M E N U" none is.
+_WIDER = 2.0
 # Nothing is parted after the first nor before the second ones.
-_OPENING, _CLOSING = frozenset("@/_-$€£¥(#"), frozenset("@/_-.,:;)!?%")
+_OPENING, _CLOSING = frozenset("@/_-$€£¥(#"), frozenset("@/_-.,:;()!?%")
 _SPACE = ALPHABET.index(" ") + 1
 
 
@@ -45,16 +46,16 @@ def add_faint_spaces(text: str, scores_TK: npt.NDArray[np.float32], crop_3HW: np
     if likely_T.max() < _AT_FIGURE[0]:
         return text
     is_clear_W = _find_clear_columns(crop_3HW)
+    middles = [_PX_A_STEP * (run.start + run.end) // 2 for run in runs]
+    gaps = [_measure_longest(is_clear_W[start : end + 1]) for start, end in pairwise(middles)]
+    within = [gap for gap, (before, after) in zip(gaps, pairwise(text), strict=True) if " " not in (before, after)]
+    usual = float(np.median(within)) if within else 0.0
     parts = [text[:1]]
-    for (a, b), (before, after) in zip(pairwise(runs), pairwise(text), strict=True):
+    for (a, b), (before, after), gap in zip(pairwise(runs), pairwise(text), gaps, strict=True):
         at_figure = (before.isdigit() and after.isalpha()) or (before.isalpha() and after.isdigit())
         likely, columns = _AT_FIGURE if at_figure else _ELSEWHERE
-        start, end = (_PX_A_STEP * (run.start + run.end) // 2 for run in (a, b))
-        is_space = (
-            _may_part(before, after)
-            and likely_T[a.start : b.end].max() >= likely
-            and _measure_longest(is_clear_W[start : end + 1]) >= columns
-        )
+        is_wide = gap >= columns and gap >= _WIDER * usual
+        is_space = is_wide and _may_part(before, after) and likely_T[a.start : b.end].max() >= likely
         parts.append(f" {after}" if is_space else after)
     return "".join(parts)
 

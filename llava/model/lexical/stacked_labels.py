@@ -17,6 +17,11 @@ from llava.model.lexical.row_tables import are_prices, is_date_word
 _LEAST_PAIRS, _LEAST_ENTRIES = 2, 3
 # Longer texts name nothing, and longer values are paragraphs.
 _MOST_WORDS, _MOST_CHARACTERS, _MOST_OF_VALUE = 4, 28, 60
+# So many words may be a value below a heading, and more with one of these in them.
+_MOST_WORDS_BELOW, _MARKS = 2, frozenset("0123456789@")
+# What counts the entries of a list: a year, a time, "1", "02".
+_COUNT = re.compile(r"(1[5-9]|20)\d\d|\d?\d[:.]\d\d( ?[ap]m)?|0?\d\.?", re.IGNORECASE)
+_RATE = re.compile(r"(per|from|a|an|each|/)\b|/", re.IGNORECASE)
 # A number has so many characters, so many letters of a unit among them.
 _MOST_OF_NUMBER, _MOST_OF_UNIT = 12, 4
 # Rows are written alike if the heights of their letters differ by less than the first, and apart from the second on.
@@ -99,23 +104,42 @@ def _count_pairs(rows: _Rows, start: int, tells: Callable[[Sequence[Line], Seque
         end += 2
     count = (end - start) // 2
     upper, lower = rows[start:end:2], rows[start + 1 : end : 2]
-    if not count:
+    if not count or (all(len(row) == 1 for row in upper) and _are_plain_texts(upper, lower)):
         return 0
     if any(shows(upper, lower) for shows in _SIGNS):
-        # Of a single one, several cells must show it; where more of as many follow, it is the head of a table.
-        is_alone = len(upper[0]) > 1 and (end == len(rows) or len(rows[end]) != len(upper[0]))
-        return count if count >= _LEAST_PAIRS or is_alone else 0
-    goes_on = any(line.text.strip()[:1].islower() for row in lower for line in row)
+        return count if count >= _LEAST_PAIRS or _is_alone(rows, start) else 0
     is_far = all(_measure_gap(rows[i + 1], rows[i + 2]) >= _FAR * max(1.0, _measure_gap(rows[i], rows[i + 1]))
                  for i in range(start, end - 2, 2))  # fmt: skip
-    return count if is_far and not goes_on and count >= _LEAST_ENTRIES else 0
+    return count if is_far and count >= _LEAST_ENTRIES else 0
+
+
+def _is_alone(rows: _Rows, start: int) -> bool:
+    """Whether two rows are names and their values by themselves: several cells, and no head of a table."""
+    upper, lower = rows[start : start + 2]
+    if len(upper) < 2 or start + 2 == len(rows):
+        return len(upper) > 1
+    after = rows[start + 2]
+    return len(after) != len(upper) and not (len(after) > 1 and _is_as_high(after, lower))
+
+
+def _are_plain_texts(upper: _Rows, lower: _Rows) -> bool:
+    """Whether a column is a poem, headings with what they are about, or a list by years, times or numbers."""
+    first, second = ([row[0].text.strip() for row in rows] for rows in (upper, lower))
+    if any(text[:1].islower() and len(text.split()) > 1 for text in second):
+        return True
+    if all(_COUNT.fullmatch(text) for text in first):
+        return True
+    is_short = [len(text.split()) <= _MOST_WORDS_BELOW or any(map(_MARKS.__contains__, text)) for text in second]
+    are_headings = all(_measure_height(name) >= _APART * _measure_height(value)
+                       for name, value in zip(upper, lower, strict=True))  # fmt: skip
+    return are_headings and 2 * sum(is_short) <= len(is_short)
 
 
 def _is_pair(rows: _Rows, start: int, i: int) -> bool:
     """Whether row ``i`` and the one below it are near to each other, and written as the pair at ``start`` is."""
     upper, lower = rows[i], rows[i + 1]
-    are_alike = _are_alike(upper, rows[start]) and _are_alike(lower, rows[start + 1])
-    if len(upper) != len(lower) or not are_alike:
+    are_alike = _is_as_high(upper, rows[start]) and _is_as_high(lower, rows[start + 1])
+    if len(upper) != len(lower) or not are_alike or not _are_alike(upper[0].ink, rows[start][0].ink):
         return False
     gap, height = _measure_gap(upper, lower), max(_measure_height(upper), _measure_height(lower))
     is_near = -0.5 * height < gap < _NEAR * height
@@ -130,9 +154,16 @@ def _names_below(upper: Sequence[Line], lower: Sequence[Line]) -> bool:
 
 
 def _counts_below(upper: Sequence[Line], lower: Sequence[Line]) -> bool:
-    """Whether a row may have numbers of what is below: "72 %" above "Humidity", but not "12" above "May"."""
+    """Whether a row may have numbers of what is below: "72 %" above "Humidity".
+
+    But not "12" above "May", nor "$9" above "per month".
+    """
     return all(map(_is_number, upper)) and all(
-        _may_name(line) and not is_date_word(line.text) and not any(map(str.isdigit, line.text)) for line in lower
+        _may_name(line)
+        and not is_date_word(line.text)
+        and not any(map(str.isdigit, line.text))
+        and not _RATE.match(line.text.strip())
+        for line in lower
     )
 
 
@@ -147,7 +178,8 @@ def _may_name(line: Line) -> bool:
     text = line.text.strip()
     letters, digits = (sum(map(is_one, text)) for is_one in (str.isalpha, str.isdigit))
     is_short = len(text) <= _MOST_CHARACTERS and len(text.split()) <= _MOST_WORDS
-    return is_short and letters > digits and _SENTENCE_END.search(text) is None
+    is_amount = text[:1].isdigit() and _is_number(line)
+    return is_short and letters > digits and not is_amount and _SENTENCE_END.search(text) is None
 
 
 def _may_be_named(line: Line) -> bool:
@@ -171,9 +203,15 @@ def _measure_height(row: Sequence[Line]) -> float:
     return median(line.box[3] - line.box[1] for line in row)
 
 
-def _are_alike(one: Sequence[Line], other: Sequence[Line]) -> bool:
+def _is_as_high(one: Sequence[Line], other: Sequence[Line]) -> bool:
+    """Whether two rows are written at one size on one ground."""
     ratio = _measure_height(one) / max(_measure_height(other), 1e-6)
-    return 1 / _ALIKE < ratio < _ALIKE and one[0].ink == other[0].ink and one[0].ground == other[0].ground
+    return 1 / _ALIKE < ratio < _ALIKE and one[0].ground == other[0].ground
+
+
+def _are_alike(one: str, other: str) -> bool:
+    """Whether two inks may be one: small gray letters are read as gray, black or white."""
+    return one == other or {one, other} <= {"gray", "black"} or {one, other} <= {"gray", "white"}
 
 
 def _differ_in_height(names: _Rows, values: _Rows) -> bool:
@@ -210,4 +248,6 @@ def _join(name: Line, value: Line) -> Named:
     first, second = name.text.strip().removesuffix(":").rstrip(), value.text.strip()
     (left, top, right, bottom), (x0, y0, x1, y1) = name.box, value.box
     box = (min(left, x0), min(top, y0), max(right, x1), max(bottom, y1))
-    return Named(f"{first}: {second}", box, value.ink, value.ground)
+    # A color is told of all that is in a line.
+    is_told = name.ink == value.ink or value.ground not in ("", "white", "gray")
+    return Named(f"{first}: {second}", box, value.ink if is_told else "", value.ground)
