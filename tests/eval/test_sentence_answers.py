@@ -58,6 +58,7 @@ RIGHT = [
     ("The time is 9am.", Truth(("9 am",), "text"), ""),
     ("Mia gets puzzle.", Truth(("a puzzle", "puzzle"), "text"), "What will Mia get?"),
     ("Amir sent it.", Truth(("Amir",), "text"), "Who placed this order?"),
+    ("Red oval", Truth(("oval", "the red oval"), "text"), "Which is higher?"),
     ("It has 200g of flour.", Truth(("200",), "number"), "And how much flour, in grams?"),
     ("There are 3 bars.", THREE, "How many bars are there?"),
     ("There is a single bar.", Truth(("1",), "number"), ""),

@@ -308,6 +308,8 @@ def _space_figures(text: str) -> str:
 def _judge_words(text: str, truth: Truth, question: str) -> Reading:
     if truth.form == "text":
         answers, others = (tuple(map(_space_figures, each)) for each in (truth.answers, truth.others))
+        # "Red oval." is as right as "The red oval."; an "A" may be a platform's or a gate's.
+        answers += tuple(a.partition(" ")[2] for a in answers if a.startswith(("the ", "The ", "a ", "an ")))
         text, truth = _space_figures(text), replace(truth, answers=answers, others=others)
     asked = frozenset(token.text.lower() for token in _tokenize(clean(question)))
     accepted = (*truth.answers, *truth.kinds)
