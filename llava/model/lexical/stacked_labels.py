@@ -139,7 +139,7 @@ def _is_pair(rows: _Rows, start: int, i: int) -> bool:
     """Whether row ``i`` and the one below it are near to each other, and written as the pair at ``start`` is."""
     upper, lower = rows[i], rows[i + 1]
     are_alike = _is_as_high(upper, rows[start]) and _is_as_high(lower, rows[start + 1])
-    if len(upper) != len(lower) or not are_alike or not _are_alike(upper[0].ink, rows[start][0].ink):
+    if len(upper) != len(lower) or not are_alike or not _may_be_one_ink(upper[0].ink, rows[start][0].ink):
         return False
     gap, height = _measure_gap(upper, lower), max(_measure_height(upper), _measure_height(lower))
     is_near = -0.5 * height < gap < _NEAR * height
@@ -209,7 +209,7 @@ def _is_as_high(one: Sequence[Line], other: Sequence[Line]) -> bool:
     return 1 / _ALIKE < ratio < _ALIKE and one[0].ground == other[0].ground
 
 
-def _are_alike(one: str, other: str) -> bool:
+def _may_be_one_ink(one: str, other: str) -> bool:
     """Whether two inks may be one: small gray letters are read as gray, black or white."""
     return one == other or {one, other} <= {"gray", "black"} or {one, other} <= {"gray", "white"}
 
