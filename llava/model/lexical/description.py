@@ -64,6 +64,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from llava.model.lexical.row_tables import count_filled, find_extremes, label_cells, list_order
+from llava.model.lexical.seen_line import Box, SeenLine
 from llava.model.lexical.stacked_labels import join_stacked
 
 # The description of a dense page ends after this many characters, at the end of a line: about 350 tokens.
@@ -88,33 +89,6 @@ _DARK = ("black", "gray")
 _LIGHT = ("white", "gray")
 # The ninths of an image, row by row.
 PLACES = ("top left", "top", "top right", "left", "center", "right", "bottom left", "bottom", "bottom right")
-
-
-Box = tuple[float, float, float, float]
-
-
-class SeenLine(Protocol):
-    """A line of text: ``box`` is (left, top, right, bottom) in px; ``ink`` and ``ground`` are names of colours."""
-
-    @property
-    def text(self) -> str:
-        """What was read."""
-        ...
-
-    @property
-    def box(self) -> Box:
-        """Where it stands."""
-        ...
-
-    @property
-    def ink(self) -> str:
-        """The colour of its letters."""
-        ...
-
-    @property
-    def ground(self) -> str:
-        """The colour behind them."""
-        ...
 
 
 class SeenObject(Protocol):

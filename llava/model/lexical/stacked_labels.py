@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from statistics import median
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, TypeVar
 
 from llava.model.lexical.row_tables import are_prices, is_date_word
+from llava.model.lexical.seen_line import Box, SeenLine
 
 # So many names in a column, or rows of several side by side, show what they are; of two-line entries it takes more.
 _LEAST_PAIRS, _LEAST_ENTRIES = 2, 3
@@ -35,32 +36,6 @@ _NEAR, _FARTHER, _FAR = 2.2, 1.1, 2.0
 # "Licence no." ends no sentence.
 _SENTENCE_END = re.compile(r"[,!;]$|\w{4,}\.$|[^\w]\.$")
 
-Box = tuple[float, float, float, float]
-
-
-class Line(Protocol):
-    """A line of text in an image: ``box`` is (left, top, right, bottom) in px; the others are names of colours."""
-
-    @property
-    def text(self) -> str:
-        """What was read."""
-        ...
-
-    @property
-    def box(self) -> Box:
-        """Where it stands."""
-        ...
-
-    @property
-    def ink(self) -> str:
-        """The colour of its letters."""
-        ...
-
-    @property
-    def ground(self) -> str:
-        """The colour behind them."""
-        ...
-
 
 class Named(NamedTuple):
     """A value below its name, as one line of text: the box holds both, the colours are the value's."""
@@ -71,8 +46,8 @@ class Named(NamedTuple):
     ground: str
 
 
-AnyLine = TypeVar("AnyLine", bound=Line)
-_Rows = Sequence[Sequence[Line]]
+AnyLine = TypeVar("AnyLine", bound=SeenLine)
+_Rows = Sequence[Sequence[SeenLine]]
 
 
 def join_stacked(rows: Sequence[Sequence[AnyLine]]) -> list[list[AnyLine | Named]]:
@@ -94,7 +69,7 @@ def join_stacked(rows: Sequence[Sequence[AnyLine]]) -> list[list[AnyLine | Named
     return joined
 
 
-def _count_pairs(rows: _Rows, start: int, tells: Callable[[Sequence[Line], Sequence[Line]], bool]) -> int:
+def _count_pairs(rows: _Rows, start: int, tells: Callable[[Sequence[SeenLine], Sequence[SeenLine]], bool]) -> int:
     """How many pairs of rows, of names and their values, begin at a row; 0 if it is none of them.
 
     ``tells``: whether the texts of one row may belong to those of the row below it.
@@ -147,13 +122,13 @@ def _is_pair(rows: _Rows, start: int, i: int) -> bool:
     return is_near and is_apart and all(_begins_below(*pair) for pair in zip(upper, lower, strict=True))
 
 
-def _names_below(upper: Sequence[Line], lower: Sequence[Line]) -> bool:
+def _names_below(upper: Sequence[SeenLine], lower: Sequence[SeenLine]) -> bool:
     """Whether a row may have names of what is below. Prices below items are told and compared by ``row_tables``."""
     are_items = len(lower) > 1 and are_prices([line.text for line in lower])
     return all(map(_may_name, upper)) and all(map(_may_be_named, lower)) and not are_items
 
 
-def _counts_below(upper: Sequence[Line], lower: Sequence[Line]) -> bool:
+def _counts_below(upper: Sequence[SeenLine], lower: Sequence[SeenLine]) -> bool:
     """Whether a row may have numbers of what is below: "72 %" above "Humidity".
 
     But not "12" above "May", nor "$9" above "per month".
@@ -167,13 +142,13 @@ def _counts_below(upper: Sequence[Line], lower: Sequence[Line]) -> bool:
     )
 
 
-def _is_number(line: Line) -> bool:
+def _is_number(line: SeenLine) -> bool:
     text = line.text.strip()
     letters, digits = (sum(map(is_one, text)) for is_one in (str.isalpha, str.isdigit))
     return digits > 0 and letters <= _MOST_OF_UNIT and len(text) <= _MOST_OF_NUMBER
 
 
-def _may_name(line: Line) -> bool:
+def _may_name(line: SeenLine) -> bool:
     """Whether a text may be a name: a few words, of which no sentence ends."""
     text = line.text.strip()
     letters, digits = (sum(map(is_one, text)) for is_one in (str.isalpha, str.isdigit))
@@ -182,28 +157,28 @@ def _may_name(line: Line) -> bool:
     return is_short and letters > digits and not is_amount and _SENTENCE_END.search(text) is None
 
 
-def _may_be_named(line: Line) -> bool:
+def _may_be_named(line: SeenLine) -> bool:
     """Whether a text may be a value: no paragraph, and no name of what follows."""
     text = line.text.strip()
     return 0 < len(text) <= _MOST_OF_VALUE and not text.endswith(":")
 
 
-def _begins_below(name: Line, value: Line) -> bool:
+def _begins_below(name: SeenLine, value: SeenLine) -> bool:
     """Whether a value begins where its name does, but for a field's margin, or is centered below it."""
     height = name.box[3] - name.box[1]
     is_left = -_LEVEL * height <= value.box[0] - name.box[0] + 0.5 * height <= (_REACH + 0.5) * height
     return is_left or abs(sum(name.box[::2]) - sum(value.box[::2])) < height
 
 
-def _measure_gap(above: Sequence[Line], below: Sequence[Line]) -> float:
+def _measure_gap(above: Sequence[SeenLine], below: Sequence[SeenLine]) -> float:
     return min(line.box[1] for line in below) - max(line.box[3] for line in above)
 
 
-def _measure_height(row: Sequence[Line]) -> float:
+def _measure_height(row: Sequence[SeenLine]) -> float:
     return median(line.box[3] - line.box[1] for line in row)
 
 
-def _is_as_high(one: Sequence[Line], other: Sequence[Line]) -> bool:
+def _is_as_high(one: Sequence[SeenLine], other: Sequence[SeenLine]) -> bool:
     """Whether two rows are written at one size on one ground."""
     ratio = _measure_height(one) / max(_measure_height(other), 1e-6)
     return 1 / _ALIKE < ratio < _ALIKE and one[0].ground == other[0].ground
@@ -244,7 +219,7 @@ _SIGNS: tuple[Callable[[_Rows, _Rows], bool], ...] = (
 )
 
 
-def _join(name: Line, value: Line) -> Named:
+def _join(name: SeenLine, value: SeenLine) -> Named:
     first, second = name.text.strip().removesuffix(":").rstrip(), value.text.strip()
     (left, top, right, bottom), (x0, y0, x1, y1) = name.box, value.box
     box = (min(left, x0), min(top, y0), max(right, x1), max(bottom, y1))
