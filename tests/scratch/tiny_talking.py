@@ -17,7 +17,7 @@ def write_things(folder: Path) -> Path:
         np.save(folder / f"{name}.npy", rng.random(shape).astype(np.float16))
     (folder / "done").write_text("3")
     thing = {"name": "dog", "kind": "animal", "cell": 4, "box": [0.2, 0.2, 0.8, 0.8], "colours": ["brown"]}
-    view = {"layout": "single", "held_out": False, "objects": [thing]}
+    view = {"layout": "single", "ground": "texture", "held_out": False, "objects": [thing]}
     cup, owl = {**thing, "name": "cup", "kind": "dish"}, {**thing, "name": "owl", "kind": "bird"}
     views = [view, {**view, "objects": [cup]}, {**view, "held_out": True, "objects": [owl]}]
     (folder / "views.json").write_text(json.dumps(views))

@@ -58,6 +58,7 @@ sorting and at counting. It does not find the end of a ranked list, and cannot i
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -87,6 +88,8 @@ _LEVEL_SHARE = 0.1
 
 _DARK = ("black", "gray")
 _LIGHT = ("white", "gray")
+# How a word begins that is spoken with a vowel.
+_VOWEL = re.compile(r"(?!one\b|uni|eu|us)[aeiou]|hour", re.IGNORECASE)
 # The ninths of an image, row by row.
 PLACES = ("top left", "top", "top right", "left", "center", "right", "bottom left", "bottom", "bottom right")
 
@@ -329,8 +332,8 @@ def _find_around(objects: Sequence[SeenObject], size: tuple[int, int]) -> str:
 
 
 def add_article(name: str) -> str:
-    """A lower-case name with its indefinite article: "an orange star"."""
-    return f"an {name}" if name[0] in "aeiou" else f"a {name}"
+    """A name with its indefinite article: "an orange star", "a unicycle", "an Airedale Terrier"."""
+    return f"{'an' if _VOWEL.match(name) else 'a'} {name}"
 
 
 def find_relations(a: Box, b: Box, size: tuple[int, int]) -> list[str]:

@@ -4,7 +4,7 @@ Three small networks look at an image, and their results are words of the langua
 soft words:
 
     things    EfficientNet-lite on the whole image: features, class logits and colour of the image and of nine cells;
-              with ``guesses`` in its configuration, also the likely classes in words
+              with ``guesses`` in its configuration, also the likely classes in words, and how a photograph looks
     reader    finds lines of text on the canvas and reads them
     objects   finds drawn shapes and the bars of charts on the canvas
 
@@ -33,9 +33,8 @@ from llava.image.pixels import ImageProcessor, make_pixels
 from llava.model.lexical.cell_colours import average_colours, contrast_colours
 from llava.model.lexical.efficientnet_lite import (
     IMAGE_SIZE_PX,
-    NUM_CLASSES,
-    NUM_FEATURES,
     EfficientNetLite,
+    Seen,
     average_cells,
 )
 from llava.model.lexical.features import check_tokenizer, lay_out, read_features
@@ -43,6 +42,8 @@ from llava.model.lexical.frozen_norms import freeze_norms
 from llava.model.lexical.line_reader import LineReader
 from llava.model.lexical.object_finder import ObjectFinder
 from llava.model.lexical.page_turns import read_upright
+from llava.model.lexical.photo_line import write_photo
+from llava.model.lexical.photo_look import is_photo, locate_thing, look_at_photo
 from llava.model.lexical.scene_text import describe_scene
 from llava.model.lexical.seen_images import SeenImages
 from llava.model.lexical.thing_guesses import guess_things
@@ -155,12 +156,14 @@ class LexicalVisionTower(VisionTower):
             if self.dtype != torch.float32:  # as Transformers' from_pretrained may leave it
                 nn.Module._apply(self, lambda tensor: tensor.float())
             shown_TCHW = self.restore(images.to(self.device))
-            looks = self._look_at_things(shown_TCHW[:1])
-            said = [self.describe(join_canvas(shown_TCHW, plan))]
+            pixels_1CHW = _scale_base(shown_TCHW[:1])
+            seen = self.things(pixels_1CHW)
+            canvas_CHW = join_canvas(shown_TCHW, plan)
+            said = self.describe(canvas_CHW)
             if self.config.guesses:
-                said.insert(0, guess_things(looks[0, NUM_FEATURES : NUM_FEATURES + NUM_CLASSES]))
-            ids = self.write("\n".join(filter(None, said)))
-            return lay_out(looks, ids).to(self.device)
+                said = f"{self._guess(canvas_CHW, pixels_1CHW, seen, said)}\n{said}".strip()
+            ids = self.write(said)
+            return lay_out(self._look(pixels_1CHW, seen), ids).to(self.device)
 
     def restore(self, pixels_TCHW: torch.Tensor) -> torch.Tensor:
         """The 8-bit values of normalized pixels, uint8."""
@@ -195,15 +198,19 @@ class LexicalVisionTower(VisionTower):
         text: str = self.tokenizer.decode(read_features(features_ND).token_ids)
         return text
 
-    def _look_at_things(self, base_1CHW: torch.Tensor) -> torch.Tensor:
+    def _guess(self, canvas_CHW: torch.Tensor, pixels_1CHW: torch.Tensor, seen: Seen, said: str) -> str:
+        """What the photo encoder takes the image for; of a photograph also how it looks. ``said``: its description."""
+        logits_K = seen.logits_TC[0]
+        map_SS = locate_thing(seen.map_TCHW[0], self.things.class_weight, logits_K)
+        if is_photo(canvas_CHW, map_SS, said):
+            return write_photo(look_at_photo(pixels_1CHW[0], map_SS, logits_K))
+        return guess_things(logits_K)
+
+    def _look(self, pixels_1CHW: torch.Tensor, seen: Seen) -> torch.Tensor:
         """The looks [15, D - 3] of the whole image, six times, and of its nine cells."""
-        pixels_1CHW = base_1CHW.float() / 255
-        side = (IMAGE_SIZE_PX, IMAGE_SIZE_PX)
-        pixels_1CHW = F.interpolate(pixels_1CHW, side, mode="bilinear", antialias=True, align_corners=False)
-        features_1C, logits_1C, map_1CHW = self.things(pixels_1CHW)
-        cells_NC = average_cells(map_1CHW)[0]
+        cells_NC = average_cells(seen.map_TCHW)[0]
         colours_NC = _COLOURS[self.config.colours](pixels_1CHW)[0]
-        whole = torch.cat([features_1C, logits_1C, colours_NC[:1]], dim=1)
+        whole = torch.cat([seen.features_TC, seen.logits_TC, colours_NC[:1]], dim=1)
         cells = torch.cat([cells_NC, self.things.classify(cells_NC), colours_NC[1:]], dim=1)
         assert len(cells) == LEXICAL_CELLS
         return torch.cat([whole.expand(LEXICAL_WHOLE, -1), cells]).float()
@@ -251,6 +258,12 @@ class LexicalVisionTower(VisionTower):
     def device(self) -> torch.device:
         """The device of its weights."""
         return next(self.parameters()).device
+
+
+def _scale_base(base_1CHW: torch.Tensor) -> torch.Tensor:
+    """The base tile's RGB in 0..1, at the size that the photo encoder sees."""
+    side = (IMAGE_SIZE_PX, IMAGE_SIZE_PX)
+    return F.interpolate(base_1CHW.float() / 255, side, mode="bilinear", antialias=True, align_corners=False)
 
 
 def join_canvas(tiles_TCHW: torch.Tensor, plan: TilePlan) -> torch.Tensor:

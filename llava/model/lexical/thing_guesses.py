@@ -26,15 +26,19 @@ def class_names() -> tuple[tuple[str, str], ...]:
     return tuple((name, kind) for name, kind in names)
 
 
-def guess_things(logits_C: torch.Tensor) -> str:
-    """The guesses of class logits [1000]; "" where none is likely enough."""
+def sum_by_kind(logits_C: torch.Tensor) -> list[tuple[str, dict[str, float]]]:
+    """The kinds, likeliest first, each with the probabilities of its classes by their names."""
     chances: dict[str, dict[str, float]] = {}
     for (name, kind), chance in zip(class_names(), logits_C.float().softmax(0).tolist(), strict=True):
-        chances.setdefault(kind, {})[name] = chance
-    likely = sorted(chances, key=lambda kind: -sum(chances[kind].values()))[:_MOST_KINDS]
+        of_kind = chances.setdefault(kind, {})
+        of_kind[name] = of_kind.get(name, 0.0) + chance  # two classes may have one name
+    return sorted(chances.items(), key=lambda one: -sum(one[1].values()))
+
+
+def guess_things(logits_C: torch.Tensor) -> str:
+    """The guesses of class logits [1000]; "" where none is likely enough."""
     guesses = []
-    for kind in likely:
-        names = chances[kind]
+    for kind, names in sum_by_kind(logits_C)[:_MOST_KINDS]:
         whole = sum(names.values())
         if whole < _LEAST_KIND:
             break

@@ -17,14 +17,15 @@ import torch
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.conversation import find_template
-from llava.model.lexical.efficientnet_lite import NUM_CLASSES, NUM_FEATURES
 from llava.model.lexical.lexical_projector import NUM_CELLS, NUM_WHOLE
+from llava.model.lexical.photo_line import guess_main, write_photo
 from llava.model.lexical.thing_guesses import guess_things
 from llava.scratch.talking.document_records import MAKERS, draw_record
 from llava.scratch.talking.long_questions import lengthen
 from llava.scratch.talking.other_languages import ask_in_other_language
+from llava.scratch.talking.photo_turns import draw_photo
 from llava.scratch.talking.seen_records import ASKS_FOR_DESCRIPTION, Record, Turns, pick
-from llava.scratch.talking.thing_samples import ThingSamples
+from llava.scratch.talking.thing_samples import Seen, ThingSamples, get_logits
 from llava.scratch.talking.thing_turns import find_wrongly, misread, read_wrongly
 
 COMMON = 0  # the branch of what all turns see
@@ -33,7 +34,7 @@ THING = -1
 
 NUM_THINGS = NUM_WHOLE + NUM_CELLS
 TWO_IMAGES = "two images"
-_THINGS: dict[str, Callable[[ThingSamples, random.Random], tuple[torch.Tensor, Turns]]] = {
+_THINGS: dict[str, Callable[[ThingSamples, random.Random], Seen]] = {
     "nothing": ThingSamples.draw_doubt,
     "prototypes": ThingSamples.draw_prototype,
     "views": ThingSamples.draw_view,
@@ -59,8 +60,6 @@ _MOST_BRANCHES = 9
 _TALK_SHARE, _OTHER_LANGUAGE_SHARE, _LONG_SHARE = 0.12, 0.14, 0.04
 # In this share of the samples a second image comes, with a later question or, in some of them, with the first one.
 _SECOND_SHARE, _AT_ONCE_SHARE = 0.1, 0.25
-
-Seen = tuple[str, Turns, torch.Tensor]  # description, turns and looks of an image
 
 
 @dataclass(frozen=True)
@@ -206,17 +205,15 @@ class SampleSource:
     def _write(
         self, description: str, turns: Turns, looks: torch.Tensor, max_tokens: int, *, branches: bool = False
     ) -> Encoded:
-        guess = guess_things(looks[0, NUM_FEATURES : NUM_FEATURES + NUM_CLASSES])
-        said = "\n".join(filter(None, (guess, description)))
-        return encode(said, turns, self.tokenizer, looks, branches=branches, max_tokens=max_tokens)
+        return encode(description, turns, self.tokenizer, looks, branches=branches, max_tokens=max_tokens)
 
     def _draw_text(self, rng: random.Random) -> Seen:
         if rng.random() < self.thing_share:
             return self._misread(rng, *self.things.draw(rng))
         return self._look_at(rng, draw_record(rng, self.kinds))
 
-    def _misread(self, rng: random.Random, looks: torch.Tensor, turns: Turns) -> Seen:
-        return misread(rng) if rng.random() < _MISREAD_SHARE else "", turns, looks
+    def _misread(self, rng: random.Random, said: str, turns: Turns, looks: torch.Tensor) -> Seen:
+        return f"{said}\n{misread(rng)}".strip() if rng.random() < _MISREAD_SHARE else said, turns, looks
 
     def _look_at(self, rng: random.Random, record: Record) -> Seen:
         said = record.description
@@ -226,12 +223,16 @@ class SampleSource:
             said = f"{find_wrongly(rng)}\n{said}"
         way = rng.random()
         if way < _BESIDE_SHARE and record.look in ("signs", "text"):
-            looks, of_thing = self.things.draw_view(rng)
+            guess, of_thing, looks = self.things.draw_view(rng)
             turns = [turn for turn in record.turns if turn[0] not in ASKS_FOR_DESCRIPTION]
-            return said, [tell_both(rng, of_thing[0], record.description), *turns], looks
-        if way < _BEHIND_SHARES.get(record.look, 0.0):
-            return said, record.turns, self.things.draw_looks(rng, "nothing")
-        return said, record.turns, self.things.draw_looks(rng, record.look)
+            turns = [tell_both(rng, of_thing[0], record.description), *turns]
+        else:
+            is_before = way < _BEHIND_SHARES.get(record.look, 0.0)
+            looks, turns = self.things.draw_looks(rng, "nothing" if is_before else record.look), record.turns
+            logits = get_logits(looks)
+            is_photo = is_before and said.count("\n") < 4 and rng.random() < 0.5
+            guess = write_photo(draw_photo(rng, guess_main(logits))) if is_photo else guess_things(logits)
+        return "\n".join(filter(None, (guess, said))), turns, looks
 
 
 def tell_both(rng: random.Random, of_thing: tuple[str, str], description: str) -> tuple[str, str]:

@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from llava.model.lexical.efficientnet_lite import NUM_CLASSES, NUM_FEATURES
+from llava.model.lexical.photo_line import Guess, guess_main, write_photo
+from llava.model.lexical.thing_guesses import guess_things
+from llava.scratch.talking.photo_turns import draw_photo, talk_about_photo
 from llava.scratch.talking.seen_records import Turns
-from llava.scratch.talking.thing_turns import admit_doubt, talk_about_thing, talk_about_view
+from llava.scratch.talking.thing_turns import admit_doubt, talk_about_view
 from llava.scratch.things.bank import FeatureBank
 
 # Shares of class prototypes, which stand for photographs, and of looks at nothing that has a name.
-_PROTOTYPE_SHARE, _DOUBT_SHARE = 0.45, 0.04
+_PROTOTYPE_SHARE, _DOUBT_SHARE = 0.5, 0.04
+# The shares of views that the tower takes for photographs, by their grounds.
+_PHOTO_SHARES = {"texture": 0.85, "gradient": 0.85, "blobs": 0.85, "plain": 0.25, "white": 0.25}
+# Of the prototypes, this share is a mixture of two or three, of which the encoder is unsure, as of many photographs;
+# and so many of those with one unsure guess have another one beside it.
+_MIXED_SHARE, _SECOND_SHARE = 0.12, 0.3
+
+Seen = tuple[str, Turns, torch.Tensor]
+"""Description, turns and looks of an image."""
 
 
 class ThingSamples:
@@ -33,41 +46,74 @@ class ThingSamples:
         self._names = sorted({thing["name"] for i in self._trained for thing in self._bank.views[i]["objects"]})
         self._drawn = dict(np.load(folder / "looks.npz"))
 
-    def draw(self, rng: random.Random) -> tuple[torch.Tensor, Turns]:
-        """The looks [10, D] of an image and turns about it."""
+    def draw(self, rng: random.Random) -> Seen:
+        """An image of things: what the tower says of it, turns about it, and its looks [10, D]."""
         way = rng.random()
         if way < _DOUBT_SHARE:
             return self.draw_doubt(rng)
         return self.draw_prototype(rng) if way < _DOUBT_SHARE + _PROTOTYPE_SHARE else self.draw_view(rng)
 
-    def draw_doubt(self, rng: random.Random) -> tuple[torch.Tensor, Turns]:
+    def draw_doubt(self, rng: random.Random) -> Seen:
         """An image in which nothing has a name."""
-        return self.draw_looks(rng, "nothing"), admit_doubt(rng)
+        while (guess := guess_main(get_logits(looks := self.draw_looks(rng, "nothing")))).kinds:
+            pass
+        photo = draw_photo(rng, guess)
+        turns = admit_doubt(rng) + talk_about_photo(rng, photo, self._names, self._facts)[1:]
+        return write_photo(photo), turns, looks
 
-    def draw_prototype(self, rng: random.Random) -> tuple[torch.Tensor, Turns]:
-        """A prototype of a class, in place of a photograph."""
-        index = rng.randrange(len(self._bank.prototype_class))
-        thing = self._bank.classes[int(self._bank.prototype_class[index])]
-        turns = talk_about_thing(rng, thing, self._names, self._facts, has_place=False)
-        return self._bank.prototype_looks(index, np.random.default_rng(rng.getrandbits(64))), turns
+    def draw_prototype(self, rng: random.Random) -> Seen:
+        """A prototype of a class, in place of a photograph, or a mixture of several."""
+        count = 1 if rng.random() >= _MIXED_SHARE else rng.choice((2, 2, 3))
+        chance = np.random.default_rng(rng.getrandbits(64))
+        drawn = [self._bank.prototype_features(rng.randrange(len(self._bank.prototype_class))) for _ in range(count)]
+        looks = self._bank.prototype_looks(torch.stack(drawn).mean(0), chance)
+        guess = guess_main(get_logits(looks))
+        if len(guess.kinds) == 1 and not guess.is_sure and rng.random() < _SECOND_SHARE:
+            other = rng.choice(self._bank.classes)["kind"]
+            guess = Guess(tuple(dict.fromkeys((*guess.kinds, other))))
+        photo = draw_photo(rng, guess)
+        return write_photo(photo), talk_about_photo(rng, photo, self._names, self._facts), looks
 
-    def draw_view(self, rng: random.Random) -> tuple[torch.Tensor, Turns]:
+    def draw_view(self, rng: random.Random) -> Seen:
         """A view of one thing or several."""
-        return self._talk(rng, rng.choice(self._trained))
+        while (seen := self._talk(rng, rng.choice(self._trained))) is None:
+            pass
+        return seen
 
     @property
     def has_unseen(self) -> bool:
         """Whether views show things of which no sample of ``draw`` tells."""
         return bool(self._unseen)
 
-    def draw_unseen(self, rng: random.Random) -> tuple[torch.Tensor, Turns]:
+    def draw_unseen(self, rng: random.Random) -> Seen:
         """A view of things that ``draw`` never shows."""
-        return self._talk(rng, rng.choice(self._unseen))
+        while (seen := self._talk(rng, rng.choice(self._unseen))) is None:
+            pass
+        return seen
 
-    def _talk(self, rng: random.Random, index: int) -> tuple[torch.Tensor, Turns]:
-        return self._bank.looks(index), talk_about_view(rng, self._bank.views[index], self._names, self._facts)
+    def _talk(self, rng: random.Random, index: int) -> Seen | None:
+        """A view as a sample; None for what is taken for a photograph of something that it is not."""
+        view, looks = self._bank.views[index], self._bank.looks(index)
+        turns = talk_about_view(rng, view, self._names, self._facts)
+        if rng.random() >= _PHOTO_SHARES[view["ground"]]:
+            return guess_things(get_logits(looks)), turns, looks
+        guess, things = guess_main(get_logits(looks)), view["objects"]
+        photo = draw_photo(rng, guess, things[0])
+        shown = {word for thing in things for word in (thing["name"], thing["kind"])}
+        if guess.is_sure and not {guess.kinds[0], guess.name} & shown:
+            return None
+        if len(things) == 1:
+            name, kind = things[0]["name"], things[0]["kind"]
+            seen = guess if guess.is_sure else Guess((kind,), name if name != kind else "", is_sure=True)
+            turns = talk_about_photo(rng, replace(photo, guess=seen), self._names, self._facts)
+        return write_photo(photo), turns, looks
 
     def draw_looks(self, rng: random.Random, kind: str) -> torch.Tensor:
         """The looks [10, D] of a drawn image of that kind."""
         looks = self._drawn[f"{kind} {self._colours}"]
         return torch.from_numpy(looks[rng.randrange(len(looks))].astype(np.float32))
+
+
+def get_logits(looks: torch.Tensor) -> torch.Tensor:
+    """The class logits [1000] of an image's looks [10, D]."""
+    return looks[0, NUM_FEATURES : NUM_FEATURES + NUM_CLASSES]

@@ -31,7 +31,7 @@ _HIDDEN = (
     "How old is it?;Who made it?;What is the phone number?;What time is it?;Who is the owner?;What city is this?;"
     "What brand is it?;How much does it weigh?;What is the name of the person?;Is it raining?;What happened before?"
 ).split(";")
-_UNSURE = ("I am not sure what this is.", "I cannot tell what this is.", "I am not sure what the image shows.")
+UNSURE = ("I am not sure what this is.", "I cannot tell what this is.", "I am not sure what the image shows.")
 # Of two things whose middles are nearer than half of this, as a part of the image, no relation is asked for.
 _LEAST_APART = 0.3
 _PLURALS = {
@@ -69,14 +69,20 @@ def talk_about_thing(
         facts: a sentence about a thing by its name, which the language model itself wrote.
     """
     first = (ask_description(rng), _name_thing(rng, thing))
-    later = [*_ask_for_kind(rng, thing), *_ask_whether(rng, thing, others)]
-    later += _ask_for_looks(rng, thing, has_place)
-    later += _ask_beyond(rng, f"{thing['name']} {thing['kind']}")
-    later += _ask_for_facts(rng, thing, facts)
-    asked = {question for question, _ in later}
-    later += [turn for turn in talk_of_kind(rng, thing) if turn[0] not in asked]
+    later = [*_ask_for_looks(rng, thing, has_place), *ask_about_kind(rng, thing, others, facts)]
     rng.shuffle(later)
     return [first, *later]
+
+
+def ask_about_kind(
+    rng: random.Random, thing: Mapping[str, Any], others: Sequence[str], facts: Mapping[str, str]
+) -> Turns:
+    """Turns about what a thing is, what is known of its kind, and what is not there; see ``talk_about_thing``."""
+    turns = [*_ask_for_kind(rng, thing), *_ask_whether(rng, thing, others)]
+    turns += ask_beyond(rng, f"{thing['name']} {thing['kind']}")
+    turns += _ask_for_facts(rng, thing, facts)
+    asked = {question for question, _ in turns}
+    return turns + [turn for turn in talk_of_kind(rng, thing) if turn[0] not in asked]
 
 
 def _has_kind(thing: Mapping[str, Any]) -> bool:
@@ -142,7 +148,7 @@ def _ask_for_looks(rng: random.Random, thing: Mapping[str, Any], has_place: bool
     return turns
 
 
-def _ask_beyond(rng: random.Random, known: str) -> Turns:
+def ask_beyond(rng: random.Random, known: str) -> Turns:
     """Asks for text, of which there is none, and for what no image of a thing tells. ``known``: its name and kind."""
     turns: Turns = []
     if rng.random() < 0.5:
@@ -261,7 +267,7 @@ def make_plural(name: str) -> str:
 
 def admit_doubt(rng: random.Random) -> Turns:
     """Turns about an image in which nothing is recognized, such as noise or an unknown thing."""
-    turns = [(ask_description(rng), rng.choice(_UNSURE))]
+    turns = [(ask_description(rng), rng.choice(UNSURE))]
     turns.append((rng.choice(_HIDDEN), rng.choice(UNKNOWN)))
     turns.append(ask_where_no_text_is(rng))
     return turns

@@ -38,10 +38,14 @@ class FeatureBank:
         """The looks [10, 2283] of a view."""
         return self._complete(*self._read(view))
 
-    def prototype_looks(self, prototype: int, rng: np.random.Generator) -> torch.Tensor:
-        """The looks [10, 2283] of a prototype, with the colours and the spread over cells of a random view."""
+    def prototype_features(self, prototype: int) -> torch.Tensor:
+        """The pooled features [1280] of a prototype."""
+        return self.prototype_g[prototype].float()
+
+    def prototype_looks(self, features: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+        """The looks [10, 2283] of a prototype's features, with the colours and the cells' spread of a random view."""
         whole, cells, colours = self._read(self.singles[int(rng.integers(len(self.singles)))])
-        own = self.prototype_g[prototype].float() * float(rng.uniform(0.9, 1.1))
+        own = features * float(rng.uniform(0.9, 1.1))
         return self._complete(own, (cells - whole + own).clamp(0, 6), colours)
 
     def prototype_whole(self, prototype: int, rng: np.random.Generator) -> torch.Tensor:

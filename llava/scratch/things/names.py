@@ -7,6 +7,7 @@ from functools import cache
 from importlib import resources
 from typing import Any, NamedTuple
 
+from llava.model.lexical.description import add_article
 from llava.scratch.things.kinds import Kinds
 from llava.yaml_files import parse_mapping
 
@@ -39,7 +40,7 @@ def with_article(name: str) -> str:
     """The name as an object of a sentence: "an apple", "some grapes"."""
     if is_plural(name):
         return f"some {name}"
-    return f"{'an' if re.match(r'(?!one|uni|eu|us)[aeiouAEIOU]|hour', name) else 'a'} {name}"
+    return add_article(name)
 
 
 def is_plural(name: str) -> bool:

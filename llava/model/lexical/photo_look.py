@@ -1,0 +1,143 @@
+"""Where the main thing of a photograph is, its colors, and the colors around it, by the class activation map.
+
+The map tells how much each place of the photo encoder's last feature map speaks for a class (Zhou et al., "Learning
+Deep Features for Discriminative Localization", 2016, section 2). A thing's colors are those that are more frequent
+where the map is high than where it is low, so that what is seen of the ground between them does not count.
+
+Letters in shapes: C channels, H height and W width of the feature map, S side of the grid that colors are counted on.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn import functional as F
+
+from llava.model.lexical.colour_names import COLOURS, name_colour
+from llava.model.lexical.flat_fills import find_fills
+from llava.model.lexical.photo_line import Light, Photo, guess_main
+from llava.model.lexical.thing_guesses import class_names, sum_by_kind
+
+_SIDE = 96
+# Where the map is higher than the first part of its maximum is the thing, and where it is lower than the second, the
+# ground, which is at least a tenth of the image.
+_THING, _GROUND, _LEAST_GROUND = 0.5, 0.2, 0.1
+# So much of a color's share of the ground is taken off its share of the thing.
+_OFF = 0.6
+# What is black or gray is often a shadow.
+_SHADOWS, _SHADOW_WEIGHT = ("black", "gray"), 0.7
+# A second color has at least this share of the thing, and counts this much of the first; one of the ground this share.
+_LEAST_SHARE, _LEAST_PART, _LEAST_GROUND_SHARE = 0.12, 0.4, 0.2
+# A thing is in the middle third of the image if its center is not farther from the middle than this.
+_MIDDLE = 0.14
+# White is what is as bright as this quantile of an image's pixels, which has to be this bright itself.
+_BRIGHTEST, _LEAST_BRIGHTEST = 0.98, 0.6
+# Mean brightness of a dark image, and the mean difference of the channels in one without colors, 0 to 1.
+_DARK, _COLOURLESS = 0.2, 0.02
+_BITS = 5
+
+Map = npt.NDArray[np.float32]
+Pixels = npt.NDArray[np.float32]
+# More lines are read on pages alone, and of what is drawn more than this share is flat.
+_MOST_LINES, _MOST_FLAT = 6, 0.3
+
+
+def is_photo(canvas_3HW: torch.Tensor, map_SS: Map, said: str) -> bool:
+    """Whether a canvas, uint8, is a photograph and no page. ``said``: what is written and drawn on it.
+
+    A photograph has no flat fills, as long as little is read in it; or, before a blurred or an even ground, nothing is
+    read or found, and the thing itself is not flat, as clip art is.
+    """
+    if find_fills(canvas_3HW) is None:
+        return said.count("\n") < _MOST_LINES
+    return not said and _measure_flatness(canvas_3HW, map_SS > _THING) <= _MOST_FLAT
+
+
+def _measure_flatness(canvas_3HW: torch.Tensor, is_thing_SS: npt.NDArray[np.bool_]) -> float:
+    """The share of a thing's pixels that are exactly like those above and left of them."""
+    some = canvas_3HW[:, ::2, ::2]
+    is_flat_HW = ((some[:, 1:, 1:] == some[:, :-1, 1:]) & (some[:, 1:, 1:] == some[:, 1:, :-1])).all(0)
+    is_thing_11SS = torch.from_numpy(is_thing_SS).to(canvas_3HW.device)[None, None].float()
+    is_thing_HW = F.interpolate(is_thing_11SS, is_flat_HW.shape, mode="nearest")[0, 0] > 0
+    return float((is_flat_HW & is_thing_HW).sum() / is_thing_HW.sum().clamp(min=1))
+
+
+def look_at_photo(pixels_3HW: torch.Tensor, map_SS: Map, logits_K: torch.Tensor) -> Photo:
+    """What a photograph's line says, by its RGB in 0..1 and by where its main thing is: ``locate_thing``."""
+    side = (_SIDE, _SIDE)
+    small = F.interpolate(pixels_3HW[None].float(), side, mode="bilinear", antialias=True, align_corners=False)[0]
+    pixels = small.permute(1, 2, 0).cpu().numpy()
+    is_thing, is_ground = map_SS > _THING, map_SS < max(_GROUND, float(np.quantile(map_SS, _LEAST_GROUND)))
+    light = _judge_light(pixels)
+    labels = _name_colours(pixels)
+    inside, outside = (_count(labels[mask]) for mask in (is_thing, is_ground))
+    score = inside - _OFF * outside
+    for shadow in _SHADOWS:
+        score[COLOURS.index(shadow)] *= _SHADOW_WEIGHT
+    first, second = np.argsort(-score, kind="stable")[:2]
+    has_second = score[second] >= _LEAST_PART * score[first] and inside[second] >= _LEAST_SHARE
+    around = [i for i in np.argsort(-outside, kind="stable")[:2] if outside[i] >= _LEAST_GROUND_SHARE]
+    return Photo(
+        guess_main(logits_K),
+        _find_cell(map_SS * is_thing),
+        tuple(COLOURS[i] for i in ((first, second) if has_second and score[first] > 0 else (first,))),
+        tuple(COLOURS[i] for i in around),
+        light,
+    )
+
+
+def locate_thing(map_CHW: torch.Tensor, weight_KC: torch.Tensor, logits_K: torch.Tensor) -> Map:
+    """How much each place of an image speaks for its likeliest kind, 0 to 1 [S, S].
+
+    ``map_CHW``: the encoder's last feature map. ``weight_KC``: its class head's weights. ``logits_K``: of its classes.
+    """
+    kind = sum_by_kind(logits_K)[0][0]
+    chances_K = logits_K.float().softmax(0)
+    of_kind = torch.tensor([i for i, (_, other) in enumerate(class_names()) if other == kind], device=weight_KC.device)
+    weight_C = (chances_K[of_kind, None] * weight_KC[of_kind]).sum(0) / chances_K[of_kind].sum() - weight_KC.mean(0)
+    map_HW = torch.einsum("chw,c->hw", map_CHW.float(), weight_C.float()).clamp(min=0)
+    map_SS = F.interpolate(map_HW[None, None], (_SIDE, _SIDE), mode="bilinear", align_corners=False)[0, 0]
+    activation: Map = (map_SS / map_SS.max().clamp(min=1e-6)).cpu().numpy()
+    return activation
+
+
+def _find_cell(weight_SS: Map) -> int:
+    """The ninth of the image in which the weight's center is."""
+    if weight_SS.sum() <= 0:
+        return 4
+    middles = (np.arange(_SIDE) + 0.5) / _SIDE - 0.5
+    row, column = (float((weight_SS.sum(axis) * middles).sum() / weight_SS.sum()) for axis in (1, 0))
+    return 3 * _third(row) + _third(column)
+
+
+def _third(offset: float) -> int:
+    return 0 if offset < -_MIDDLE else 2 if offset > _MIDDLE else 1
+
+
+def _judge_light(pixels_SS3: Pixels) -> Light:
+    if (pixels_SS3.max(-1) - pixels_SS3.min(-1)).mean() < _COLOURLESS:
+        return "black and white"
+    return "dark" if pixels_SS3.mean() < _DARK else "bright"
+
+
+def _name_colours(pixels_SS3: Pixels) -> npt.NDArray[np.int64]:
+    """The number of each pixel's color in ``COLOURS`` [S, S]."""
+    brightest = max(float(np.quantile(pixels_SS3.max(-1), _BRIGHTEST)), _LEAST_BRIGHTEST)
+    digits = (np.clip(pixels_SS3 / brightest, 0, 1) * 255).astype(np.int64) >> (8 - _BITS)
+    return _colour_table()[(digits[..., 0] << (2 * _BITS)) | (digits[..., 1] << _BITS) | digits[..., 2]]
+
+
+@cache
+def _colour_table() -> npt.NDArray[np.int64]:
+    """The color of each bin of RGB."""
+    steps = [(i + 0.5) * (1 << (8 - _BITS)) for i in range(1 << _BITS)]
+    named = [COLOURS.index(name_colour(red, green, blue)) for red in steps for green in steps for blue in steps]
+    return np.array(named)
+
+
+def _count(labels_N: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """The share of each color."""
+    return np.bincount(labels_N, minlength=len(COLOURS)) / max(1, len(labels_N))

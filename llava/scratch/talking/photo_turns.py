@@ -1,0 +1,211 @@
+"""Questions and answers about photographs, whose line (``llava.model.lexical.photo_line``) has what the answers say."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+
+from llava.model.lexical.colour_names import COLOURS
+from llava.model.lexical.description import PLACES, say_place
+from llava.model.lexical.photo_line import Guess, Light, Photo, name_guess, say_one, write_photo
+from llava.scratch.talking.seen_records import ASKS_FOR_DESCRIPTION, Record, Turns, pick
+from llava.scratch.talking.thing_groups import ANIMALS
+from llava.scratch.talking.thing_turns import UNSURE, ask_about_kind, ask_beyond, make_plural
+from llava.scratch.things.names import is_plural
+
+_ASKS_TO_DESCRIBE = (
+    "Describe the image.;Describe the picture.;Describe this photo.;Describe this image in one sentence.;Tell me what "
+    "you see.;What can you see in this photo?;Describe what you see.;Can you describe this picture?;Describe it."
+).split(";")
+_ASKS_WHAT = [ask for ask in ASKS_FOR_DESCRIPTION if ask not in _ASKS_TO_DESCRIBE]
+_ASKS_FOR_DETAILS = (
+    "Describe the image in detail.;Describe this photo in detail.;Give a detailed description of the image.;Tell me "
+    "everything that you see.;What can you tell me about this photo?;Describe the picture in a few sentences.;Describe "
+    "everything in the picture.;What do you see in the photo? Be detailed.;Explain what the image shows.;Write a "
+    "detailed description.;Please describe this image as well as you can.;Tell me about this photo.;Describe the scene."
+).split(";")
+_LIGHTS: tuple[Light, ...] = ("bright", "bright", "bright", "bright", "dark", "black and white")
+_GREYS = ("black", "gray", "white")
+# Where things are: most are in the middle of a photograph.
+_CELL_WEIGHTS = (1, 2, 1, 3, 12, 3, 1, 2, 1)
+
+
+def draw_photo(rng: random.Random, guess: Guess, thing: Mapping[str, object] | None = None) -> Photo:
+    """A photograph of which only the guess is known, or also the place and the ``colours`` of its main thing."""
+    light = rng.choice(_LIGHTS)
+    names = _GREYS if light == "black and white" else COLOURS
+    colours = tuple(rng.sample(names, rng.choice((1, 1, 2))))
+    cell = rng.choices(range(9), _CELL_WEIGHTS)[0]
+    if thing is not None:
+        known = [colour for colour in (thing.get("colours") or ()) if colour in COLOURS][:2]  # type: ignore[attr-defined]
+        colours, cell = tuple(known) or colours, int(thing["cell"])  # type: ignore[call-overload]
+        light = light if known and light != "black and white" else "bright"
+    ground = tuple(rng.sample(names, rng.choice((1, 2, 2)))) if rng.random() < 0.92 else ()
+    return Photo(guess, cell, colours, ground, light)
+
+
+def talk_about_photo(rng: random.Random, photo: Photo, others: Sequence[str], facts: Mapping[str, str]) -> Turns:
+    """Turns about a photograph, a description first.
+
+    Args:
+        others: names of other things, to ask for what is not there.
+        facts: a sentence about a thing by its name, which the language model itself wrote.
+    """
+    record = Record("photo", write_photo(photo))
+    guess = photo.guess
+    first = (rng.choice(_ASKS_WHAT), _name(rng, guess))
+    _ask_for_details(rng, record, photo)
+    ask_for_photo_looks(rng, record, photo)
+    if guess.is_sure:
+        thing = {"name": guess.name or guess.kinds[0], "kind": guess.kinds[0]}
+        record.turns += ask_about_kind(rng, thing, others, facts)
+        record.turns += _ask_how_sure(rng, guess) + _ask_beside(rng, photo, thing)
+    else:
+        record.turns += _ask_whether_unsure(rng, guess, others) + ask_beyond(rng, " ".join(guess.kinds))
+    record.ask_shortly(rng, 0.15).shorten(rng, 14)
+    return [first, *record.turns]
+
+
+def _name(rng: random.Random, guess: Guess) -> str:
+    if not guess.kinds:
+        return rng.choice(UNSURE)
+    said = name_guess(guess)
+    if not guess.is_sure:
+        return pick(rng, f"This may be {said}.", f"It may be {said}.", f"The image may show {said}.")
+    these = "These are" if is_plural(guess.name or guess.kinds[0]) else "This is"
+    return pick(rng, f"{these} {said.removeprefix('some ')}.", f"The image shows {said}.", f"I see {said}.")
+
+
+def _ask_for_details(rng: random.Random, record: Record, photo: Photo) -> None:
+    guess, place = photo.guess, say_place(PLACES[photo.cell])
+    said, they = name_guess(guess), "They are" if _is_many(guess) else "It is"
+    if not guess.kinds:
+        start = pick(rng, "I am not sure what this is.", "I cannot tell what this is.")
+        looks = f"It is {' and '.join(photo.colours)}, {place}."
+    else:
+        show = "shows" if guess.is_sure else "may show"
+        between = ", " if guess.name or not guess.is_sure else " "
+        start = f"{pick(rng, 'The image', 'The photo', 'The picture')} {show} {said}{between}{place}."
+        looks = f"{they} {' and '.join(photo.colours)}."
+    around = f"The background is {' and '.join(photo.ground)}." if photo.ground else ""
+    light = "It is a black and white photo." if photo.light == "black and white" else f"The photo is {photo.light}."
+    for question in rng.sample(_ASKS_FOR_DETAILS, 2):
+        record.ask(question, " ".join(filter(None, (start, looks, around, light))))
+    record.ask(rng.choice(_ASKS_TO_DESCRIBE), f"{start} {looks}")
+
+
+def ask_for_photo_looks(rng: random.Random, record: Record, photo: Photo) -> None:
+    """Adds questions for the colors and the place of a photo's main thing, its background and its light."""
+    guess, place = photo.guess, say_place(PLACES[photo.cell])
+    are_many = _is_many(guess)
+    noun = f"the {rng.choice([guess.name or guess.kinds[0], guess.kinds[0]])}" if guess.is_sure else "it"
+    asked = rng.choice((noun, "they" if are_many else "it"))
+    be, it = ("are", f"{noun} are") if are_many else ("is", f"{noun} is")
+    lower, it = it, it[0].upper() + it[1:]
+    colours = " and ".join(photo.colours)
+    question = pick(rng, f"What color {be} {asked}?", f"What colour {be} {asked}?", f"Which color {be} {asked}?",
+                    f"What is the color of {'it' if asked == 'it' else noun}?")  # fmt: skip
+    record.ask(question, f"{it} {colours}.", photo.colours[0])
+    colour = rng.choice(photo.colours if rng.random() < 0.5 else [each for each in COLOURS if each not in colours])
+    word = "Yes" if colour in photo.colours else "No"
+    record.ask(f"{be.capitalize()} {asked} {colour}?", f"{word}, {lower} {colours}.", word)
+    all_colours = list(dict.fromkeys((*photo.colours, *photo.ground)))
+    record.ask(pick(rng, "What colors do you see?", "Which colors are in the image?", "What colors are there?"),
+               f"I see {', '.join(all_colours[:-1])} and {all_colours[-1]}." if len(all_colours) > 1
+               else f"I see {all_colours[0]}.")  # fmt: skip
+    question = pick(rng, f"Where {be} {asked}?", f"Where in the image {be} {asked}?",
+                    f"Where {be} {asked} in the photo?", f"In which part of the photo {be} {asked}?")  # fmt: skip
+    record.ask(question, f"{it} {place} of the image.")
+    other = rng.choice([photo.cell, rng.choice((1, 3, 4, 5, 7))])
+    word = "Yes" if other == photo.cell else "No"
+    record.ask(f"{be.capitalize()} {asked} {say_place(PLACES[other])}?", f"{word}, {lower} {place}.", word)
+    _ask_for_background(rng, record, photo, noun)
+    _ask_for_light(rng, record, photo.light)
+
+
+def _ask_for_background(rng: random.Random, record: Record, photo: Photo, noun: str) -> None:
+    colour = pick(rng, "What color is the background?", "Which color does the background have?",
+                  "What is the color of the background?")  # fmt: skip
+    what = pick(rng, "What is in the background?", f"What is behind {noun}?", "Describe the background.",
+                f"What is around {noun}?", "What is the background?", f"What is next to {noun}?",
+                "What does the background look like?", "What kind of background is it?")  # fmt: skip
+    if photo.ground:
+        said = f"The background is {' and '.join(photo.ground)}"
+        record.ask(colour, f"{said}.", photo.ground[0])
+        record.ask(what, f"{said}, but I cannot tell what it is.")
+    else:
+        record.ask(rng.choice((colour, what)), "I see hardly any background in the image.")
+    if photo.guess.kinds:
+        else_ = pick(rng, "What else do you see?", "Is there anything else in the image?", "What else is in the photo?",
+                     "Do you see anything else?")  # fmt: skip
+        around = f" The background is {' and '.join(photo.ground)}." if photo.ground else ""
+        record.ask(else_, f"I see nothing else that I know.{around}")
+
+
+def _ask_for_light(rng: random.Random, record: Record, light: Light) -> None:
+    time = pick(rng, "Is it day or night?", "Was this taken during the day or at night?", "What time of day is it?",
+                "Is it day?", "Is it night?")  # fmt: skip
+    is_grey, is_bright = light == "black and white", light == "bright"
+    said = {"Is it day?": "Yes, it" if is_bright else "No, it", "Is it night?": "No, it" if is_bright else "Yes, it"}
+    start, shown = said.get(time, "It"), "is probably day" if is_bright else "may be night"
+    why = "I cannot tell, because it is a black and white photo."
+    record.ask(time, why if is_grey else f"{start} {shown}, because the photo is {light}.")
+    if is_grey or rng.random() < 0.5:
+        question = pick(rng, "Is this a color photo?", "Is the photo in color?", "Is this a black and white photo?",
+                        "Is it black and white?", "Is this photo in color or black and white?")  # fmt: skip
+        word = "Yes" if ("black and white" in question) == is_grey else "No"
+        kind = f"a {'black and white' if is_grey else 'color'} photo"
+    else:
+        question = pick(rng, "Is the photo bright or dark?", "Is the image dark?", "Is it a bright photo?",
+                        "How bright is the image?")  # fmt: skip
+        word = "Yes" if light in question else "No"
+        kind = light
+    what = "it" if " photo" in kind else "the photo"
+    is_open = " or " in question or question.startswith("How")
+    record.ask(question, f"{what.capitalize()} is {kind}." if is_open else f"{word}, {what} is {kind}.")
+
+
+def _ask_how_sure(rng: random.Random, guess: Guess) -> Turns:
+    question = pick(rng, "Are you sure?", "How sure are you?", "Is that right?", "Really?")
+    return [(question, f"I think so: it looks like {name_guess(guess)}.")] if rng.random() < 0.3 else []
+
+
+def _ask_beside(rng: random.Random, photo: Photo, thing: Mapping[str, str]) -> Turns:
+    """Asks for the number of things, what they do, a caption and an opinion."""
+    name, turns = thing["name"], []
+    if not is_plural(name):
+        question = pick(rng, "How many {} are there?", "How many {} do you see?", "How many {} are in the photo?")
+        turns.append((question.format(make_plural(rng.choice((name, thing["kind"])))), f"I see at least one {name}."))
+        caption = say_one(f"{photo.colours[0]} {name}")
+        question = pick(rng, "Write a caption for this photo.", "Give the picture a title.", "Suggest a caption.")
+        turns.append((question, f"{caption[0].upper()}{caption[1:]} {say_place(PLACES[photo.cell])}."))
+    if thing["kind"] in ANIMALS or thing["kind"] == "person":
+        question = pick(rng, "What is the {} doing?", "What is the {} looking at?", "Is the {} happy?")
+        turns.append((question.format(thing["kind"]), "I cannot tell that from the image."))
+    question = pick(rng, "What do you think of this photo?", "Do you like this picture?", "Is it a nice photo?")
+    turns.append((question, f"It is a nice photo of {name_guess(photo.guess)}."))
+    return turns
+
+
+def _ask_whether_unsure(rng: random.Random, guess: Guess, others: Sequence[str]) -> Turns:
+    said = f"It may be {name_guess(guess)}, but I am not sure." if guess.kinds else rng.choice(UNSURE)
+    turns = [(pick(rng, "What kind of thing is this?", "What is it?", "What is the main thing?", "Are you sure?",
+                   "What is the main subject of the photo?"), said)]  # fmt: skip
+    asked = rng.choice((*guess.kinds, rng.choice(others), rng.choice(others)))
+    question = pick(rng, "Is there {}?", "Is this {}?", "Do you see {}?").format(say_one(asked))
+    if asked in guess.kinds:
+        answer = f"It may be {say_one(asked)}, but I am not sure."
+    else:
+        answer = (
+            f"I do not see {say_one(asked)}. It may be {name_guess(guess)}."
+            if guess.kinds
+            else f"I do not see {say_one(asked)}."
+        )
+    turns.append((question, answer))
+    question = pick(rng, "Tell me more about it.", "What is it used for?", "What do you know about it?")
+    turns.append((question, "I cannot tell more, because I am not sure what it is."))
+    return turns
+
+
+def _is_many(guess: Guess) -> bool:
+    return guess.is_sure and is_plural(guess.name or guess.kinds[0])
