@@ -18,9 +18,11 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from llava.conversation import find_template
+from llava.model.lexical.colour_names import COLOURS
 from llava.model.lexical.lexical_projector import LexicalProjector
 from llava.model.lexical.line_reader import LineReader
 from llava.model.lexical.object_finder import ObjectFinder
+from llava.model.lexical.photo_line import Guess, write_photo
 from llava.model.llava import LlavaConfig, LlavaLlamaForCausalLM
 from llava.scratch.talking.adapter_batches import collate, pad
 from llava.scratch.talking.adapter_samples import NUM_THINGS, THING, Encoded, SampleSource, encode, join, write_prefix
@@ -29,6 +31,7 @@ from llava.scratch.talking.document_records import MAKERS
 from llava.scratch.talking.long_questions import lengthen
 from llava.scratch.talking.other_languages import ANSWER, HELD_OUT, ask_in_other_language
 from llava.scratch.talking.pack import FOLDER, pack_checkpoint, pack_tower, write_files
+from llava.scratch.talking.photo_turns import draw_photo, talk_about_photo
 from llava.scratch.talking.seen_records import Record, ask_for_missing, is_shown
 from llava.scratch.talking.small_llama import Adapter, Sizes, SmallLlama, name_adapter, read_adapter
 from llava.scratch.talking.thing_samples import ThingSamples
@@ -614,7 +617,7 @@ def test_a_long_question_ends_with_the_question() -> None:
 
 
 def test_an_image_of_things_is_asked_for_text_that_it_does_not_have(things: ThingSamples) -> None:
-    turns = [turn for i in range(60) for turn in things.draw(random.Random(i))[1]]
+    turns = [turn for i in range(80) for turn in things.draw(random.Random(i))[1]]
     asked = [(question, answer) for question, answer in turns if "no text" in answer]
     assert len(asked) >= 20
     for question, answer in asked:
@@ -693,3 +696,33 @@ def test_what_is_packed_is_what_the_assembled_model_reads(small: SmallLlama, tmp
     name = "model.layers.1.mlp.down_proj.image_lora_A.weight"
     assert torch.equal(packed[name], adapter.A["1_mlp_down_proj"].detach().bfloat16())
     assert alpha == rank  # as adapter_training scales it
+
+
+def test_what_is_said_of_a_photo_is_in_its_line() -> None:
+    rng, checked = random.Random(5), 0
+    guesses = (Guess(("dog",), "Siberian Husky", is_sure=True), Guess(("lake", "valley")), Guess())
+    for guess in guesses * 60:
+        photo = draw_photo(rng, guess)
+        line = write_photo(photo)
+        for question, answer in talk_about_photo(rng, photo, ["cup", "owl"], {})[1:]:
+            if question.startswith(("Are", "Is", "What is it used", "Tell me more")):
+                continue
+            said = set(COLOURS) & set(re.findall(r"\w+", answer))
+            assert said <= set(re.findall(r"\w+", line)), (question, answer)
+            checked += bool(said)
+            for place in PLACES.split("|"):
+                if re.search(rf"(in|on|at) the {place} of the image", answer):
+                    assert f"the {place}." in line, (question, answer)
+    assert checked > 300
+
+
+def test_yes_and_no_about_a_photo_follow_from_its_line() -> None:
+    rng, words = random.Random(6), {"Yes": 0, "No": 0}
+    for _ in range(150):
+        photo = draw_photo(rng, Guess(("dog",), "", is_sure=True))
+        for question, answer in talk_about_photo(rng, photo, ["cup", "owl"], {}):
+            match = re.match(rf"Is (?:it|the dog) ({'|'.join(COLOURS)})\?", question)
+            if match:
+                words[answer.split(",")[0].rstrip(".")] += 1
+                assert answer.startswith("Yes" if match[1] in photo.colours else "No"), (question, answer)
+    assert min(words.values()) > 20

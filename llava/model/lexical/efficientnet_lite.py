@@ -155,11 +155,6 @@ class EfficientNetLite(nn.Module):
         """Class logits of features averaged over the map or over a part of it."""
         return F.linear(features_TC.to(self._fc.weight.dtype), self._fc.weight, self._fc.bias)
 
-    @property
-    def class_weight(self) -> torch.Tensor:
-        """The class head's weights [1000, C]."""
-        return self._fc.weight
-
     @torch.no_grad()
     def forward(self, pixels_TCHW: torch.Tensor) -> Seen:
         """Pooled features, logits and the map of images with RGB values in 0..1, of any size."""

@@ -201,7 +201,8 @@ class LexicalVisionTower(VisionTower):
     def _guess(self, canvas_CHW: torch.Tensor, pixels_1CHW: torch.Tensor, seen: Seen, said: str) -> str:
         """What the photo encoder takes the image for; of a photograph also how it looks. ``said``: its description."""
         logits_K = seen.logits_TC[0]
-        map_SS = locate_thing(seen.map_TCHW[0], self.things.class_weight, logits_K)
+        map_HWC = seen.map_TCHW[0].permute(1, 2, 0)
+        map_SS = locate_thing(self.things.classify(map_HWC) - self.things.classify(0 * map_HWC), logits_K)
         if is_photo(canvas_CHW, map_SS, said):
             return write_photo(look_at_photo(pixels_1CHW[0], map_SS, logits_K))
         return guess_things(logits_K)

@@ -4,7 +4,8 @@ The map tells how much each place of the photo encoder's last feature map speaks
 Deep Features for Discriminative Localization", 2016, section 2). A thing's colors are those that are more frequent
 where the map is high than where it is low, so that what is seen of the ground between them does not count.
 
-Letters in shapes: C channels, H height and W width of the feature map, S side of the grid that colors are counted on.
+Letters in shapes: H height and W width, of the feature map or an image, K classes, S side of the grid that colors are
+counted on.
 """
 
 from __future__ import annotations
@@ -89,16 +90,16 @@ def look_at_photo(pixels_3HW: torch.Tensor, map_SS: Map, logits_K: torch.Tensor)
     )
 
 
-def locate_thing(map_CHW: torch.Tensor, weight_KC: torch.Tensor, logits_K: torch.Tensor) -> Map:
+def locate_thing(logits_HWK: torch.Tensor, logits_K: torch.Tensor) -> Map:
     """How much each place of an image speaks for its likeliest kind, 0 to 1 [S, S].
 
-    ``map_CHW``: the encoder's last feature map. ``weight_KC``: its class head's weights. ``logits_K``: of its classes.
+    ``logits_HWK``: what each position of the encoder's last feature map adds to the logits. ``logits_K``: the image's.
     """
     kind = sum_by_kind(logits_K)[0][0]
     chances_K = logits_K.float().softmax(0)
-    of_kind = torch.tensor([i for i, (_, other) in enumerate(class_names()) if other == kind], device=weight_KC.device)
-    weight_C = (chances_K[of_kind, None] * weight_KC[of_kind]).sum(0) / chances_K[of_kind].sum() - weight_KC.mean(0)
-    map_HW = torch.einsum("chw,c->hw", map_CHW.float(), weight_C.float()).clamp(min=0)
+    of_kind = torch.tensor([i for i, (_, other) in enumerate(class_names()) if other == kind], device=logits_K.device)
+    shares = chances_K[of_kind] / chances_K[of_kind].sum()
+    map_HW = (logits_HWK[..., of_kind].float() @ shares - logits_HWK.float().mean(-1)).clamp(min=0)
     map_SS = F.interpolate(map_HW[None, None], (_SIDE, _SIDE), mode="bilinear", align_corners=False)[0, 0]
     activation: Map = (map_SS / map_SS.max().clamp(min=1e-6)).cpu().numpy()
     return activation

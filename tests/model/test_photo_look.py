@@ -1,0 +1,123 @@
+"""A photograph's line tells its main thing, where it is, its colors, the background's and the light."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from llava.model.lexical.efficientnet_lite import NUM_CLASSES
+from llava.model.lexical.photo_line import Guess, Photo, guess_main, name_guess, say_one, write_photo
+from llava.model.lexical.photo_look import is_photo, locate_thing, look_at_photo
+from llava.model.lexical.thing_guesses import class_names
+from tests.model.test_thing_guesses import logits
+
+SIDE = 96
+GOOSE = [name for name, _ in class_names()].index("goose")
+
+
+def scene(ground: tuple[int, int, int], thing: tuple[int, int, int], middle: tuple[int, int]) -> torch.Tensor:
+    """A disc of one color on another, with noise, RGB in 0..1 [3, SIDE, SIDE]. ``middle``: row and column."""
+    rows, columns = np.mgrid[:SIDE, :SIDE]
+    is_thing = (rows - middle[0]) ** 2 + (columns - middle[1]) ** 2 < 14**2
+    pixels = np.where(is_thing[..., None], thing, ground) + np.random.default_rng(0).normal(0, 4, (SIDE, SIDE, 3))
+    return torch.from_numpy(pixels.clip(0, 255) / 255).permute(2, 0, 1).float()
+
+
+def map_at(middle: tuple[int, int]) -> np.ndarray:
+    """Where the encoder would see the disc of ``scene``, a little wider than it is."""
+    rows, columns = np.mgrid[:SIDE, :SIDE]
+    far = ((rows - middle[0]) ** 2 + (columns - middle[1]) ** 2) ** 0.5
+    return (1 - far / 36).clip(0).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("chances", "guess"),
+    [
+        ({"coffee_mug": 0.55, "tea_cup": 0.13}, Guess(("cup",), "coffee mug", is_sure=True)),
+        ({"coffee_mug": 0.3, "tea_cup": 0.35}, Guess(("cup",), "tea cup", is_sure=True)),
+        ({"tabby_cat": 0.25, "tiger_cat": 0.2, "Egyptian_Mau": 0.2}, Guess(("cat",), "", is_sure=True)),
+        ({"goose": 0.8}, Guess(("goose",), "", is_sure=True)),
+        ({"goose": 0.3, "pizza": 0.2, "banana": 0.19}, Guess(("goose", "pizza"))),
+        ({"goose": 0.3, "pizza": 0.1}, Guess(("goose",))),
+        ({"goose": 0.1}, Guess()),
+    ],
+)
+def test_what_the_encoder_is_sure_of_is_one_kind_and_what_it_is_not_up_to_two(
+    chances: dict[str, float], guess: Guess
+) -> None:
+    assert guess_main(logits(**chances)) == guess
+
+
+@pytest.mark.parametrize(
+    ("photo", "line"),
+    [
+        (
+            Photo(Guess(("dog",), "Airedale Terrier", is_sure=True), 4, ("brown", "black"), ("green",), "bright"),
+            "Photo of a dog, an Airedale Terrier, in the center. It is brown and black. The background is green. "
+            "The photo is bright.",
+        ),
+        (
+            Photo(Guess(("lake", "valley")), 1, ("blue",), ("green", "white"), "dark"),
+            "Photo, perhaps of a lake or a valley, at the top. It is blue. The background is green and white. "
+            "The photo is dark.",
+        ),
+        (
+            Photo(Guess(), 5, ("gray",), (), "black and white"),
+            "Photo of something on the right. It is gray. It is a black and white photo.",
+        ),
+    ],
+)
+def test_the_line_is_in_sentences(photo: Photo, line: str) -> None:
+    assert write_photo(photo) == line
+
+
+def test_names_have_the_article_that_is_spoken() -> None:
+    said = ["an hourglass", "a unicycle", "some sunglasses", "an Irish Setter", "a European polecat"]
+    assert [say_one(one.partition(" ")[2]) for one in said] == said
+    assert name_guess(Guess()) == "something"
+
+
+@pytest.mark.parametrize("where", [((20, 20), 0), ((48, 48), 4), ((48, 76), 5), ((78, 48), 7)])
+def test_place_and_colors_are_those_of_the_thing_and_not_of_the_ground(where: tuple[tuple[int, int], int]) -> None:
+    middle, cell = where
+    photo = look_at_photo(scene((40, 130, 50), (230, 30, 30), middle), map_at(middle), logits(goose=0.9))
+    assert (photo.cell, photo.colours, photo.ground, photo.light) == (cell, ("red",), ("green",), "bright")
+    assert photo.guess.kinds == ("goose",)
+
+
+def test_white_in_the_shade_is_white_and_a_photo_without_colors_is_black_and_white() -> None:
+    at = (48, 48)
+    shaded = look_at_photo(scene((20, 60, 25), (175, 172, 170), at), map_at(at), logits(goose=0.9))
+    assert shaded.colours == ("white",)
+    grey = look_at_photo(
+        scene((60, 60, 60), (250, 250, 250), at).mean(0).expand(3, -1, -1), map_at(at), logits(goose=0.9)
+    )
+    assert (grey.colours, grey.light) == (("white",), "black and white")
+    assert look_at_photo(scene((5, 5, 25), (90, 10, 10), at), map_at(at), logits(goose=0.9)).light == "dark"
+
+
+def test_the_thing_is_where_the_map_speaks_for_its_class() -> None:
+    places = torch.zeros(9, 9, NUM_CLASSES)
+    places[2, 6, GOOSE], places[7, 1, GOOSE + 1] = 3.0, 9.0
+    found = locate_thing(places, logits(goose=0.9))
+    assert found.max() == pytest.approx(1)
+    row, column = np.unravel_index(found.argmax(), found.shape)
+    assert (row * 9 // SIDE, column * 9 // SIDE) == (2, 6)
+    assert found[SIDE // 2 :, : SIDE // 2].max() == 0
+
+
+def test_pages_and_clip_art_are_no_photographs() -> None:
+    rng = np.random.default_rng(1)
+    noise = torch.from_numpy(rng.integers(0, 255, (3, 192, 192), dtype=np.uint8))
+    everywhere = np.ones((SIDE, SIDE), np.float32)
+    assert is_photo(noise, everywhere, "")
+    assert is_photo(noise, everywhere, "Text (1 line):\n1. STOP")
+    assert not is_photo(noise, everywhere, "Text (6 lines):" + "\nline" * 6)
+    flat = torch.full((3, 192, 192), 255, dtype=torch.uint8)
+    flat[:, 60:130, 60:130] = 90
+    assert not is_photo(flat, everywhere, "")
+    shaded = flat.clone()
+    shaded[:, 60:130, 60:130] = noise[:, :70, :70] // 8 + 90
+    assert is_photo(shaded, (map_at((48, 48)) > 0.7).astype(np.float32), "")
+    assert not is_photo(shaded, everywhere, "1 object: gray square (center).")
