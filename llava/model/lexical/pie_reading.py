@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 from llava.model.lexical.chart_reading import Chart, ChartBar, ReadLine, find_title, read_legend
@@ -12,6 +13,10 @@ from llava.model.lexical.value_axis import read_number
 
 # Text further out than this many radii is not a wedge's name.
 _MAX_REACH = 1.9
+# A sign of percent that was read twice, or with figures after it.
+_SPELT_PERCENT = re.compile(r"(\d{1,2}(?:[.,]\d)?) ?%[%\d]{1,2}")
+# A share is what an angle says within so many percent of the whole circle.
+_NEAR_SHARE = 3.5
 
 
 def read_pie(objects: Sequence[Drawn], lines: Sequence[ReadLine], pie: Pie | None = None) -> Chart | None:
@@ -36,7 +41,7 @@ def read_pie(objects: Sequence[Drawn], lines: Sequence[ReadLine], pie: Pie | Non
         if i in legend_lines or far > _MAX_REACH or near > 1.35:
             continue
         angle = math.atan2(y - pie.y, (x if far < 0.95 else near_x) - pie.x)
-        if read_number(line.text) is not None and (far < 0.95 or "%" in line.text):
+        if _mend_share(line.text) is not None and (far < 0.95 or "%" in line.text):
             inside.append((angle, i))
         elif far > 0.95 and any(c.isalnum() for c in line.text) and not _is_title(pie, line):
             outside.append((angle, i))
@@ -79,13 +84,26 @@ def _name_by_order(pie: Pie, legend: Sequence[tuple[str, str]], at: int) -> str:
 
 def _tell_share(wedge: Wedge, written: str) -> tuple[str, float | None]:
     """A wedge's share as text and as a number: as written, unless that is a percentage that its angle belies."""
-    number = read_number(written)
     measured = 100 * wedge.share
-    if number is not None and (number.suffix != "%" or not measured or abs(number.value - measured) <= 3.5):
+    written = _mend_share(written, measured) or ""
+    number = read_number(written)
+    if number is not None and (number.suffix != "%" or not measured or abs(number.value - measured) <= _NEAR_SHARE):
         return written, number.value
     if not measured:
         return "", None
     return f"{measured:.0f}%", measured
+
+
+def _mend_share(written: str, measured: float = 0.0) -> str | None:
+    """A share as it was written, where its sign of percent was read as figures ("40%6", "329"); None for no number.
+
+    ``measured``: in percent, 0 where it is unknown.
+    """
+    text = written.strip()
+    if match := _SPELT_PERCENT.fullmatch(text):
+        return f"{match[1]}%"
+    is_too_large = text.isdigit() and int(text) > 100 and abs(int(text[:-1]) - measured) <= _NEAR_SHARE
+    return f"{text[:-1]}%" if is_too_large else None if read_number(text) is None else text
 
 
 def _gather_wedges(found: Sequence[Drawn]) -> Pie | None:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from llava.model.lexical.bar_values import read_bar_values
 from llava.model.lexical.chart_reading import MAX_BARS, Chart, has_values, is_sure, read_chart
 from llava.model.lexical.description import Bar, ChartTable, describe
 from llava.model.lexical.fill_boxes import find_bars, find_keys
@@ -188,6 +189,8 @@ def _read_drawn_chart(
         margin = found.plot if found is not None else _surround(bars) if bars else _guess_plot(canvas)
         turned = read_slanted_labels(canvas, fills, lines, margin, read) if bars else None
         lines, found = look_again(read_margins(canvas, turned or lines, margin, read, below=turned is None))
+    if read is not None and pie is None and bars and (found is None or not any(b.value for b in found.table.bars)):
+        lines, found = look_again(read_bar_values(canvas, fills, bars, lines, read))
     if read is not None and pie is None and found is not None:
         lines, found = look_again(complete_words(canvas, lines, sorted(found.used), found.plot, read))
     if found is None:
