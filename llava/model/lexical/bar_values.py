@@ -63,7 +63,7 @@ def _find_above(fills: Fills, box: Box, others: Sequence[Box], size: float) -> T
             left = max(left, int(other[2]) + 2) if other[2] <= box[0] + 2 else left
             right = min(right, int(other[0]) - 1) if other[0] >= box[2] - 2 else right
     ink = find_ink(fills, top, bottom, left, right)
-    rows = _take_last(ink.any(1), size)
+    rows = _take_last(np.asarray(ink.any(1)), size)
     return None if rows is None else _make_word(ink, rows, slice(None), (left, top), size)
 
 
@@ -78,7 +78,7 @@ def _find_beside(fills: Fills, box: Box, others: Sequence[Box], size: float) -> 
     left = min(width, int(box[2]) + _EDGE_PX)
     right = min(width, int(left + (_NEAR + _MOST_LENGTH) * size) + 1)
     ink = find_ink(fills, top, bottom, left, right)
-    first = _take_last(ink.any(0)[::-1], size, gap=0.5)
+    first = _take_last(np.asarray(ink.any(0))[::-1], size, gap=0.5)
     if first is None:
         return None
     count = ink.shape[1]

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from llava.model.lexical.capital_i import mend_capitals
 from llava.model.lexical.cell_rules import part_at_rules
 from llava.model.lexical.characters import read_steps
 from llava.model.lexical.colour_names import COLOURS
@@ -71,13 +72,14 @@ class Line(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """A crop's log probabilities [T, K], the names of its colours, how sure its characters are, 0 to 1, and those."""
+    """A crop's log probabilities [T, K], the names of its colours, how sure its characters are, 0 to 1, and both."""
 
     scores_TK: npt.NDArray[np.float32]
     ink: str
     ground: str
     sure: float
     text: str
+    crop_3HW: Tensor
 
 
 class LineReader(nn.Module):
@@ -100,7 +102,7 @@ class LineReader(nn.Module):
         planes = levels[0].numpy()
         found = part_at_leaders(planes, part_at_rules(planes, self.finder.find(levels)))
         lines: list[tuple[TextLine, Line]] = []
-        for line, (text, (_, ink, ground, sure, _)) in zip(found, self._read_lines(levels, found), strict=True):
+        for line, (text, (_, ink, ground, sure, *_)) in zip(found, self._read_lines(levels, found), strict=True):
             if text and sure >= (_LEAST_SURE if len(text) > 2 else _LEAST_SURE_SHORT):
                 box = _box(line, scale, image_3HW.shape[-1], image_3HW.shape[-2])
                 lines.append((line, Line(text, box, ink, ground, sure)))
@@ -119,7 +121,7 @@ class LineReader(nn.Module):
             return {}
         cells = [TextLine(left, right, bottom, 0.0, bottom - top, 1.0) for left, top, right, bottom in boxes]
         read: dict[TextLine, Line] = {}
-        for cell, (text, (_, ink, ground, sure, _)) in zip(cells, self._read_lines(levels, cells), strict=True):
+        for cell, (text, (_, ink, ground, sure, *_)) in zip(cells, self._read_lines(levels, cells), strict=True):
             if any(map(str.isalnum, text)) and sure >= (_LEAST_SURE_FIGURE if text.isdigit() else _LEAST_SURE_SHORT):
                 top, bottom = scale * (cell.baseline - cell.capital), scale * cell.baseline
                 read[cell] = Line(text, (scale * cell.left, top, scale * cell.right, bottom), ink, ground, sure)
@@ -130,11 +132,9 @@ class LineReader(nn.Module):
         crops = [cut_crop(levels, line, reach) for line in lines for reach in REACHES]
         readings = self._read_crops(crops)
         chosen = [choose(readings[i : i + len(REACHES)]) for i in range(0, len(readings), len(REACHES))]
-        scores = [reading.scores_TK for reading in chosen]
-        crop_of = {id(reading.scores_TK): crop for reading, crop in zip(readings, crops, strict=True)}
         texts = [
-            add_faint_spaces(text, scores_TK, crop_of[id(scores_TK)].cpu().numpy())
-            for text, scores_TK in zip(self.prior.read(scores), scores, strict=True)
+            mend_capitals(add_faint_spaces(text, reading.scores_TK, reading.crop_3HW.cpu().numpy()))
+            for text, reading in zip(self.prior.read([one.scores_TK for one in chosen]), chosen, strict=True)
         ]
         wide = crops[:: len(REACHES)]
         texts = ["" if text and is_ornament(crop) else text for text, crop in zip(texts, wide, strict=True)]
@@ -154,7 +154,7 @@ class LineReader(nn.Module):
                 scores_TK = scores_TNK[:steps, column].cpu().numpy()
                 ink, ground = (COLOURS[name] for name in names[column])
                 text, sure = read_steps(scores_TK)
-                results[i] = Reading(scores_TK, ink, ground, sure, text)
+                results[i] = Reading(scores_TK, ink, ground, sure, text, crops[i])
         return [results[i] for i in range(len(crops))]
 
     def fuse_norms(self) -> LineReader:

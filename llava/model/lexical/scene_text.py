@@ -30,6 +30,7 @@ from llava.model.lexical.second_look import (
 )
 from llava.model.lexical.subplots import part_plots
 from llava.model.lexical.thin_outlines import find_outlines
+from llava.model.lexical.tick_boxes import mark_ticks
 from llava.model.lexical.turned_words import Read, read_slanted_labels
 
 # What is not told as an object: the parts of charts, and what carries text.
@@ -56,6 +57,8 @@ _LEAST_IN_PLOT = 0.9
 _LIKE_SHAPES = frozenset("OoQD0CcGUu@©AaVvXxYKkHhI1lT+*")
 # Of shapes, so many characters may be read, in a line that holds this share of each.
 _MOST_SPELT, _LEAST_SPELT = 5, 0.2
+# What a row of rings or pegs is read as, and of teeth or waves, from so many on.
+_RINGS, _TEETH, _LEAST_PATTERN = frozenset("OCQDoc0ITtl1i|"), frozenset("AVWUMNYvwu"), 9
 # The inks of most texts.
 _INKS = ("black", "gray", "white", "")
 _NO_PLOT: Box = (0.0, 0.0, 0.0, 0.0)
@@ -119,6 +122,7 @@ def _read_filled(
         buttons = _find_window_buttons(lines)
         shown = [each for each in shown if not any(share_within(each.box, line.box) > 0.5 for line in buttons)]
         lines = [line for line in lines if not any(line is each for each in buttons)]
+        lines = lines if canvas is None else mark_ticks(canvas, lines)
         return Scene(read_columns(_join_neighbours(_drop_marks([_level(line) for line in lines]))), shown, None)
     return Scene([line for i, line in enumerate(lines) if i not in chart.used], shown, _tabulate(chart))
 
@@ -317,7 +321,9 @@ def _level(line: Any) -> Any:
 
 
 def _is_text(text: str) -> bool:
-    """Whether it is more than signs, as what textures are read as is, such as "k.>>"."""
+    """Whether it is more than signs, as what textures are read as is, such as "k.>>", and no row of rings or teeth."""
+    if len(text) >= _LEAST_PATTERN and (_RINGS.issuperset(text) or _TEETH.issuperset(text)):
+        return False
     return any(map(str.isalnum, text)) and 2 * sum(map(str.isalnum, text)) >= len("".join(text.split()))
 
 
