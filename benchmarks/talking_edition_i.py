@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageDraw
 
+from benchmarks import talking_edition_i_bills as bills
 from benchmarks import talking_edition_i_figures as figures
 from benchmarks import talking_edition_i_papers as papers
 from benchmarks import talking_edition_i_screens as screens
@@ -23,11 +24,13 @@ from benchmarks.talking_edition_i_parts import (
     FACES,
     HAND,
     PRINT,
+    RED,
     SANS,
     SERIF,
     SHOWN,
     SOFT,
     TINTS,
+    YELLOW,
     Flow,
     finish,
     pick,
@@ -47,8 +50,6 @@ from benchmarks.talking_editions import (
     photograph,
     write,
 )
-
-_BLUE, _SCHOOL, _RED = (20, 70, 150), (250, 204, 40), (204, 30, 40)
 
 
 def draw_word(kit: Pad, page: Page, font: Font) -> Drawn:
@@ -94,7 +95,7 @@ def draw_word(kit: Pad, page: Page, font: Font) -> Drawn:
 
 def draw_hello(kit: Pad, page: Page) -> Drawn:
     """A sticker with a name that is written by hand under two printed lines."""
-    tint, (first, second, name, *rest) = kit.rng.choice((*TINTS[:5], _RED)), page.lines
+    tint, (first, second, name, *rest) = kit.rng.choice((*TINTS[:5], RED)), page.lines
     card = Image.new("RGB", (820, 560), tint)
     pen = ImageDraw.Draw(card)
     write(pen, 410, 20, first, pick(kit, SANS, 74, 1), LIGHT, "m")
@@ -195,7 +196,7 @@ def draw_missing(kit: Pad, page: Page) -> Drawn:
     image = Image.new("RGB", (720, 1000), (254, 254, 250))
     pen = ImageDraw.Draw(image)
     flow = Flow(pen, 50, 30, 620)
-    flow.say(page.title, pick(kit, BLOCK, 110), _RED, "m", 1.55)
+    flow.say(page.title, pick(kit, BLOCK, 110), RED, "m", 1.55)
     fur = rng.choice(((90, 70, 54), (60, 60, 64), (206, 140, 70)))
     pen.rectangle((160, 210, 560, 540), fill=(206, 220, 206))
     pen.ellipse((230, 380, 490, 640), fill=fur)
@@ -228,7 +229,7 @@ def draw_sale(kit: Pad, page: Page) -> Drawn:
     x, y, radius = width / 2, 0.52 * height, 0.3 * width
     turns = np.linspace(0, 2 * np.pi, 40, endpoint=False)
     reach = [radius if i % 2 else 0.86 * radius for i in range(40)]
-    pen.polygon([(x + r * np.cos(t), y + r * np.sin(t)) for r, t in zip(reach, turns, strict=True)], fill=_SCHOOL)
+    pen.polygon([(x + r * np.cos(t), y + r * np.sin(t)) for r, t in zip(reach, turns, strict=True)], fill=YELLOW)
     font = fit(pick(kit, BLOCK, 0.24 * width, 1), burst, 1.4 * radius)
     write(pen, x, y - 0.68 * font.size, burst, font, DARK, "m")
     flow.y = 0.76 * height
@@ -293,6 +294,7 @@ _DRAW: dict[str, Callable[[Pad, Page], Drawn]] = {
         *((draw_missing, "missing"), (draw_sale, "sale"), (draw_bill, "bill"), (draw_lecture, "lecture")),
     ),
     **papers.DRAW,
+    **bills.DRAW,
     **screens.DRAW,
     **figures.DRAW,
 }

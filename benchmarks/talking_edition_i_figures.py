@@ -243,7 +243,7 @@ def _paint(page: Page, looks: ChartLooks, axes: Any) -> None:
         axes.set_ylim(bottom=0)
         axes.set_xlim(left=0)
     else:
-        labels, base = [row[0] for row in page.rows], np.zeros(len(page.rows))
+        labels, base = [row[0] for row in page.rows], 0.0 * values[:, 0]
         for i, label in enumerate(series):
             axes.bar(labels, values[:, i], looks.width, bottom=base, color=looks.colors[i], label=label)
             base += values[:, i]
@@ -299,41 +299,37 @@ def draw_shapes(kit: Pad, page: Page) -> Drawn:
     rng, layout = kit.rng, page.layout
     width, height = rng.randint(580, 920), rng.randint(500, 740)
     large = Image.new("RGB", (2 * width, 2 * height), rng.choice(((250, 248, 242), (236, 242, 248))))
-    pen = ImageDraw.Draw(large)
     if layout == "chalk":
         large = add_grain(kit, Image.new("RGB", large.size, (40, 58, 50)), 14).filter(ImageFilter.GaussianBlur(2))
-        pen = ImageDraw.Draw(large)
-    elif layout == "blocks":
+    pen = ImageDraw.Draw(large)
+    if layout == "blocks":
         large.paste((222, 190, 146), (0, 0, *large.size))
-        for y in range(0, 2 * height, 180):
-            pen.line((0, y, 2 * width, y), fill=(198, 164, 120), width=6)
+        for edge in range(0, 2 * height, 180):
+            pen.line((0, edge, 2 * width, edge), fill=(198, 164, 120), width=6)
     elif layout == "stripes":
-        for x in range(-2 * height, 2 * width, 140):
-            pen.line((x, 2 * height, x + 2 * height, 0), fill=(228, 234, 226), width=50)
+        for edge in range(-2 * height, 2 * width, 140):
+            pen.line((edge, 2 * height, edge + 2 * height, 0), fill=(228, 234, 226), width=50)
     for told, spot, radius in page.rows:
         color, kind = told.split()
         x, y = (float(each) / 50 * side for each, side in zip(spot.split(), (width, height), strict=True))
         unit = float(radius) / 50 * min(width, height)
         corners = [(x + unit * a, y + unit * b) for a, b in outline_of(kind)]
-        _paint_shape(large, pen, layout, corners, (x, y, unit), FILLS[color])
+        _paint_shape(large, layout, corners, (x, y, unit), FILLS[color])
     image = large.resize((width, height), Image.Resampling.LANCZOS)
     return finish(kit, image, page, 5 if layout in ("blocks", "chalk") else 1, 90)
 
 
 def _paint_shape(
     large: Image.Image,
-    pen: ImageDraw.ImageDraw,
     layout: str,
     corners: list[tuple[float, float]],
     place: tuple[float, float, float],
     fill: Color,
 ) -> None:
-    x, y, unit = place
+    pen, (x, y, unit) = ImageDraw.Draw(large), place
     if layout == "tiles":
-        side = 1.5 * unit
-        pen.rounded_rectangle(
-            (x - side, y - side, x + side, y + side), 40, fill=(255, 255, 255), outline=_FAINT, width=4
-        )
+        box = (x - 1.5 * unit, y - 1.5 * unit, x + 1.5 * unit, y + 1.5 * unit)
+        pen.rounded_rectangle(box, 40, fill=(255, 255, 255), outline=_FAINT, width=4)
     elif layout == "blocks":
         shade = [(a + 26, b + 30) for a, b in corners]
         pen.polygon(shade, fill=tuple(value // 2 for value in fill))

@@ -38,6 +38,7 @@ MONO = _named("space-mono share-tech-mono")
 SHOWN = _named("abril-fatface lilita-one righteous passion-one patua-one anton")
 PRINT = [*SANS, *SERIF, *_named("kanit archivo-narrow")]
 TINTS: tuple[Color, ...] = ((24, 78, 140), (138, 28, 60), (20, 108, 84), (92, 52, 140), (190, 84, 22), (38, 44, 58))
+BLUE, YELLOW, RED = (20, 70, 150), (250, 204, 40), (204, 30, 40)
 SOFT: tuple[Color, ...] = ((255, 236, 150), (196, 232, 200), (250, 204, 208), (200, 224, 248), (238, 222, 250))
 
 

@@ -12,14 +12,17 @@ from benchmarks.talking_drawings import Drawn, wall
 from benchmarks.talking_edition_g import in_turn
 from benchmarks.talking_edition_i_parts import (
     BLOCK,
+    BLUE,
     HAND,
     MONO,
     NARROW,
+    RED,
     SANS,
     SERIF,
     SHOWN,
     SOFT,
     TINTS,
+    YELLOW,
     Flow,
     draw_bars,
     finish,
@@ -41,8 +44,6 @@ from benchmarks.talking_editions import (
     paint_slope,
     write,
 )
-
-_BLUE, _SCHOOL, _RED = (20, 70, 150), (250, 204, 40), (204, 30, 40)
 
 
 def _lines_on(
@@ -82,7 +83,7 @@ def draw_street(kit: Pad, page: Page) -> Drawn:
     small, wide = font.font_variant(size=max(22, round(0.42 * font.size))), font.getlength(name) + 1.6 * font.size
     tall, left = 2.0 * font.size + 1.3 * small.size * len(above), (width - wide) / 2
     top = (height - tall) * rng.uniform(0.35, 0.55)
-    fill, ink = rng.choice(((_BLUE, LIGHT), ((16, 92, 62), LIGHT), ((250, 250, 246), DARK)))
+    fill, ink = rng.choice(((BLUE, LIGHT), ((16, 92, 62), LIGHT), ((250, 250, 246), DARK)))
     pen = ImageDraw.Draw(image)
     pen.rounded_rectangle((left + 6, top + 9, left + wide + 6, top + tall + 9), 12, fill=(40, 36, 34))
     pen.rounded_rectangle((left, top, left + wide, top + tall), 12, fill=fill)
@@ -103,8 +104,8 @@ def draw_ban(kit: Pad, page: Page) -> Drawn:
     pen.rounded_rectangle((0.14 * width, top, 0.86 * width, 0.9 * height), 20, fill=(252, 252, 250), outline=GREY)
     center = top + 0.06 * height + radius
     slant = 0.7 * radius
-    pen.line((middle - slant, center - slant, middle + slant, center + slant), fill=_RED, width=26)
-    pen.ellipse((middle - radius, center - radius, middle + radius, center + radius), outline=_RED, width=28)
+    pen.line((middle - slant, center - slant, middle + slant, center + slant), fill=RED, width=26)
+    pen.ellipse((middle - radius, center - radius, middle + radius, center + radius), outline=RED, width=28)
     _lines_on(pen, lines, font, middle, center + radius + 0.05 * height, DARK)
     return finish(kit, lean(kit, image), page)
 
@@ -152,7 +153,7 @@ def draw_cork(kit: Pad, page: Page) -> Drawn:
         image.paste((120, 86, 50), (x + 7, y + 9), note.getchannel("A").filter(ImageFilter.GaussianBlur(5)))
         image.paste(note, (x, y), note)
         spot = (x + note.width / 2 - 9, y + 4, x + note.width / 2 + 9, y + 22)
-        ImageDraw.Draw(image).ellipse(spot, fill=rng.choice((_RED, _BLUE, (30, 130, 70))), outline=(70, 60, 50))
+        ImageDraw.Draw(image).ellipse(spot, fill=rng.choice((RED, BLUE, (30, 130, 70))), outline=(70, 60, 50))
     return finish(kit, image, page, 4)
 
 
@@ -186,7 +187,7 @@ def draw_parking(kit: Pad, page: Page) -> Drawn:
     pen, middle, side = ImageDraw.Draw(image), width / 2, 0.4 * width
     pen.rectangle((middle - 12, 0.05 * height, middle + 12, height), fill=(132, 136, 140))
     top = 0.08 * height
-    pen.rounded_rectangle((middle - side / 2, top, middle + side / 2, top + side), 20, fill=_BLUE)
+    pen.rounded_rectangle((middle - side / 2, top, middle + side / 2, top + side), 20, fill=BLUE)
     pen.rounded_rectangle((middle - side / 2 + 9, top + 9, middle + side / 2 - 9, top + side - 9), 14, outline=LIGHT,
                           width=4)  # fmt: skip
     write(pen, middle, top + 0.02 * side, "P", pick(kit, SANS, 0.78 * side, 1), LIGHT, "m")
@@ -204,11 +205,11 @@ def draw_hazard(kit: Pad, page: Page) -> Drawn:
     image = wall(rng, width, height)
     pen = ImageDraw.Draw(image)
     box = (0.08 * width, 0.16 * height, 0.92 * width, 0.84 * height)
-    pen.rectangle(box, fill=_SCHOOL, outline=DARK, width=8)
+    pen.rectangle(box, fill=YELLOW, outline=DARK, width=8)
     x, y, unit = 0.22 * width, 0.52 * height, min(0.22 * height, 0.11 * width)
     pen.polygon(((x, y - unit), (x + unit, y + 0.8 * unit), (x - unit, y + 0.8 * unit)), fill=DARK)
-    pen.rectangle((x - 0.08 * unit, y - 0.45 * unit, x + 0.08 * unit, y + 0.25 * unit), fill=_SCHOOL)
-    pen.ellipse((x - 0.1 * unit, y + 0.4 * unit, x + 0.1 * unit, y + 0.6 * unit), fill=_SCHOOL)
+    pen.rectangle((x - 0.08 * unit, y - 0.45 * unit, x + 0.08 * unit, y + 0.25 * unit), fill=YELLOW)
+    pen.ellipse((x - 0.1 * unit, y + 0.4 * unit, x + 0.1 * unit, y + 0.6 * unit), fill=YELLOW)
     font = fit_all(pick(kit, [*NARROW, *SANS], 0.5 * height / (1.35 * len(lines)), 1), lines, 0.5 * width)
     top = height / 2 - 0.675 * font.size * len(lines)
     for i, line in enumerate(lines):
@@ -225,7 +226,7 @@ def draw_flaps(kit: Pad, page: Page) -> Drawn:
     wide, tall = round(0.86 * size), round(1.5 * size)
     image = Image.new("RGB", (wide * longest + 100, round(max(360, 190 + (tall + 16) * len(rows)))), (52, 54, 60))
     pen = ImageDraw.Draw(image)
-    write(pen, 50, 34, page.title, pick(kit, SANS, size, 1), _SCHOOL)
+    write(pen, 50, 34, page.title, pick(kit, SANS, size, 1), YELLOW)
     for r, row in enumerate(rows):
         for i, letter in enumerate(row.ljust(longest)):
             x, y = 50 + i * wide, 130 + r * (tall + 16)
