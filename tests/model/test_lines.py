@@ -68,7 +68,7 @@ def steps_of(*shares: dict[str, float]) -> np.ndarray:
 def reading_of(text: str, sure: float = 1.0) -> Reading:
     """A crop that says a text, with that sureness."""
     steps = [shares for character in text for shares in ({character: 1.0}, {})]
-    return Reading(steps_of(*steps, {}), "red", "white", sure, text)
+    return Reading(steps_of(*steps, {}), "red", "white", sure, text, torch.zeros(3, 24, 16))
 
 
 def test_steps_are_read_with_their_sureness() -> None:

@@ -166,6 +166,13 @@ def test_amounts_in_several_units_are_not_compared() -> None:
     assert str(find_extremes(rows)[0]).startswith("Highest Weight: Cow 12 kg; lowest: Ant 3 kq")
 
 
+def test_whole_prices_are_prices_by_their_currency() -> None:
+    rows = [["Noodle Corner"], ["Ramen", "$9"], ["Udon", "$8"], ["$12", "Pad thai"], ["Table 5"], ["Open since 1998"]]
+    told = "Highest price: Pad thai $12; lowest: Udon $8; in order: 1. Pad thai, 2. Ramen, 3. Udon."
+    assert list(map(str, find_extremes(rows))) == [told]
+    assert find_extremes([["Ramen", "9"], ["Udon", "8"], ["Pad thai", "12"]]) == []
+
+
 def test_prices_of_a_list_are_compared_without_its_sums() -> None:
     rows = [["The Inn"], ["Soup ....", "5.80"], ["Trout . . .", "15.80"], ["2 x Tea 2.40"], ["Total", "24.00"]]
     told = "Highest price: Trout 15.80; lowest: Tea 2.40; in order: 1. Trout, 2. Soup, 3. Tea."

@@ -48,7 +48,9 @@ _CALENDAR = re.compile(
 # Columns of which nothing is the highest.
 _MOMENT = re.compile(r"(?i)time|date|day")
 _PRICE = re.compile(r"[$€£¥]? ?\d{1,4}[.,]\d\d ?(?:[$€£¥]|EUR|USD|GBP|CHF)?|[$€£¥] ?\d{1,4}|\d{1,4} ?[$€£¥]")
-_PRICE_AT_END = re.compile(r"(?:\d+ ?x )?(.*?)[ .:]*([$€£¥]? ?\d{1,4}[.,]\d{1,2} ?[$€£¥]?)")
+_PRICE_AT_END = re.compile(
+    r"(?:\d+ ?x )?(.*?)[ .:]*([$€£¥]? ?\d{1,4}[.,]\d{1,2} ?[$€£¥]?|[$€£¥] ?\d{1,4}|(?<=\s)\d{1,4} ?[$€£¥])"
+)
 # Amounts beside these are no prices of items: wherever they stand, or as the whole name, as "oil change" is an item.
 _SUMS = re.compile(
     r"(?i)\b(sub ?-?total|total|tax|vat|mwst|cash|visa|mastercard|amex|due|amount|paid|balance|discount|rounding|given"
