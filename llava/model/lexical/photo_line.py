@@ -22,7 +22,7 @@ Light = Literal["bright", "dark", "black and white"]
 
 # Of 205 photographs, guesses of a kind that reach this probability are right in three of four, and others in one of
 # three. Below the second, nothing is said.
-_SURE, _PERHAPS = 0.4, 0.15
+_SURE, _PERHAPS = 0.4, 0.1
 # A class is named beside its kind if it has this probability, and this share of its kind's.
 _NAMED, _NAMED_SHARE = 0.3, 0.5
 # The names of several things, or of a pair.

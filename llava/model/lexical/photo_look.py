@@ -36,6 +36,8 @@ _LEAST_SHARE, _LEAST_PART, _LEAST_GROUND_SHARE = 0.12, 0.4, 0.2
 _MIDDLE = 0.14
 # White is what is as bright as this quantile of an image's pixels, which has to be this bright itself.
 _BRIGHTEST, _LEAST_BRIGHTEST = 0.98, 0.6
+# What is as bright as this, 0 to 255, is white and no gray.
+_SHADED_WHITE = 180
 # Mean brightness of a dark image, and the mean difference of the channels in one without colors, 0 to 1.
 _DARK, _COLOURLESS = 0.2, 0.02
 _BITS = 5
@@ -135,8 +137,14 @@ def _name_colours(pixels_SS3: Pixels) -> npt.NDArray[np.int64]:
 def _colour_table() -> npt.NDArray[np.int64]:
     """The color of each bin of RGB."""
     steps = [(i + 0.5) * (1 << (8 - _BITS)) for i in range(1 << _BITS)]
-    named = [COLOURS.index(name_colour(red, green, blue)) for red in steps for green in steps for blue in steps]
+    named = [_name_shaded((red, green, blue)) for red in steps for green in steps for blue in steps]
     return np.array(named)
+
+
+def _name_shaded(rgb: tuple[float, float, float]) -> int:
+    """The color of what may be in the shade, as a white thing is in most photographs."""
+    name = name_colour(*rgb)
+    return COLOURS.index("white" if name == "gray" and max(rgb) >= _SHADED_WHITE else name)
 
 
 def _count(labels_N: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:

@@ -174,13 +174,15 @@ def _ask_beside(rng: random.Random, photo: Photo, thing: Mapping[str, str]) -> T
     """Asks for the number of things, what they do, a caption and an opinion."""
     name, turns = thing["name"], []
     if not is_plural(name):
-        question = pick(rng, "How many {} are there?", "How many {} do you see?", "How many {} are in the photo?")
+        question = pick(rng, "How many {} are there?", "How many {} do you see?", "How many {} are in the photo?",
+                        "How many are there?", "How many of them do you see?", "Is there more than one?")  # fmt: skip
         turns.append((question.format(make_plural(rng.choice((name, thing["kind"])))), f"I see at least one {name}."))
         caption = say_one(f"{photo.colours[0]} {name}")
         question = pick(rng, "Write a caption for this photo.", "Give the picture a title.", "Suggest a caption.")
         turns.append((question, f"{caption[0].upper()}{caption[1:]} {say_place(PLACES[photo.cell])}."))
     if thing["kind"] in ANIMALS or thing["kind"] == "person":
-        question = pick(rng, "What is the {} doing?", "What is the {} looking at?", "Is the {} happy?")
+        question = pick(rng, "What is the {} doing?", "What is the {} looking at?", "Is the {} happy?",
+                        "What is it doing?", "Is it moving?")  # fmt: skip
         turns.append((question.format(thing["kind"]), "I cannot tell that from the image."))
     question = pick(rng, "What do you think of this photo?", "Do you like this picture?", "Is it a nice photo?")
     turns.append((question, f"It is a nice photo of {name_guess(photo.guess)}."))
