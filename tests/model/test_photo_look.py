@@ -40,7 +40,7 @@ def map_at(middle: tuple[int, int]) -> np.ndarray:
         ({"goose": 0.8}, Guess(("goose",), "", is_sure=True)),
         ({"goose": 0.3, "pizza": 0.2, "banana": 0.19}, Guess(("goose", "pizza"))),
         ({"goose": 0.3, "pizza": 0.08}, Guess(("goose",))),
-        ({"goose": 0.09}, Guess()),
+        ({"goose": 0.08, "pizza": 0.08, "banana": 0.08, "backpack": 0.08, "volcano": 0.08}, Guess()),
     ],
 )
 def test_what_the_encoder_is_sure_of_is_one_kind_and_what_it_is_not_up_to_two(
