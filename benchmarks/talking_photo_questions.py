@@ -1,4 +1,4 @@
-"""The questions about the photographs of edition i, of talking_photo_questions.txt; its head tells how it is written."""
+"""The questions about the photographs of edition i, as talking_photo_questions.txt holds them: how it is read."""
 
 from __future__ import annotations
 
