@@ -25,6 +25,7 @@ from llava.scratch.talking.long_questions import lengthen
 from llava.scratch.talking.other_languages import ask_in_other_language
 from llava.scratch.talking.photo_turns import draw_photo
 from llava.scratch.talking.seen_records import ASKS_FOR_DESCRIPTION, Record, Turns, pick
+from llava.scratch.talking.small_talk import make_small_talk
 from llava.scratch.talking.thing_samples import Seen, ThingSamples, get_logits
 from llava.scratch.talking.thing_turns import find_wrongly, misread, read_wrongly
 
@@ -56,8 +57,10 @@ _BESIDE_SHARE, _BEHIND_SHARES = 0.1, {"signs": 0.4, "text": 0.2, "shapes": 0.15}
 # This share of the samples is one chat of a few turns. In the others each question is asked as if it were the first.
 _CHAT_SHARE = 0.25
 _MOST_BRANCHES = 9
-# Samples with a turn that has nothing to do with the image, with one in another language, and with a long question.
+# Samples with a turn that has nothing to do with the image, with one in another language, and with a long question;
+# and with one of small talk.
 _TALK_SHARE, _OTHER_LANGUAGE_SHARE, _LONG_SHARE = 0.12, 0.14, 0.04
+_SMALL_TALK_SHARE = 0.2
 # In this share of the samples a second image comes, with a later question or, in some of them, with the first one.
 _SECOND_SHARE, _AT_ONCE_SHARE = 0.1, 0.25
 
@@ -195,6 +198,7 @@ class SampleSource:
     def _add_turns(self, rng: random.Random, turns: Turns) -> Turns:
         """The turns, with some that any image may get after the first."""
         added = [rng.choice(self.talk)] if self.talk and rng.random() < _TALK_SHARE else []
+        added += [make_small_talk(rng)] if rng.random() < _SMALL_TALK_SHARE else []
         added += [ask_in_other_language(rng)] if rng.random() < _OTHER_LANGUAGE_SHARE else []
         turns = [*turns[:1], *added, *turns[1:]]
         if rng.random() < _LONG_SHARE:

@@ -13,10 +13,10 @@ import sys
 from pathlib import Path
 
 from llava.scratch.talking.seen_records import Turns
+from llava.scratch.talking.small_talk import SMALL_TALK
 
 _MAX_NEW_TOKENS = 48
 QUESTIONS = (
-    "Hello!;Hi, how are you?;Who are you?;What can you do?;Thank you!;Thanks, that helped.;Good morning!;Goodbye!;"
     "What is the capital of France?;What is the capital of Japan?;What is two plus two?;What is 12 times 3?;"
     "Why is the sky blue?;What is photosynthesis?;How do plants grow?;What is gravity?;What is the largest ocean?;"
     "How many days are in a week?;How many continents are there?;What is the boiling point of water?;"
@@ -32,7 +32,7 @@ QUESTIONS = (
     "What is the meaning of life?;What is love?;What is music?;Why do people read books?;What is a museum?;"
     "What is money?;What is the sun?;How far away is the moon?;What is a year?;Why do leaves fall in autumn?;"
     "What is rain?;What is snow?;How does a car work?;What is a bicycle?;Why is exercise good?;What is a vitamin?;"
-    "How do I write a letter?;How do I tie my shoes?;What is a good name for a dog?;Can you help me?;"
+    "How do I write a letter?;How do I tie my shoes?;What is a good name for a dog?;"
     "Do you like music?;What is your favorite color?;Where do penguins live?;What is an elephant?;"
     "What is the currency of Japan?;Who invented the telephone?;What is a triangle?;How many sides has a hexagon?;"
     "What is the color of grass?;What is the color of snow?;Is the earth round?;Can fish fly?;Is water wet?;"
@@ -41,8 +41,9 @@ QUESTIONS = (
 
 
 def read_talk(file: Path) -> Turns:
-    """The questions with their answers, from what ``main`` wrote."""
-    return [(question, answer) for question, answer in json.loads(file.read_text("utf-8")).items()]
+    """The questions with their answers, from what ``main`` wrote, but for those of ``small_talk``."""
+    written: dict[str, str] = json.loads(file.read_text("utf-8"))
+    return [(question, answer) for question, answer in written.items() if question not in SMALL_TALK]
 
 
 def main() -> None:
