@@ -23,7 +23,7 @@ DEMO_IMAGE ?= examples/demo.png
 DEMO_QUESTION ?= What is written on the sign?
 # What the talking model is asked besides, where it is the default and its parts are installed.
 DEMO_PHOTO ?= examples/photo.jpg
-DEMO_PHOTO_QUESTIONS ?= "What is this?" "What color is it?"
+DEMO_PHOTO_QUESTIONS ?= "What is this?" "Describe the photo in detail."
 TALKING := llava/talking_model/requirements.txt
 TALKS := $(shell grep -l '^TALKS_BY_DEFAULT = True' llava/model/default_choice.py)
 

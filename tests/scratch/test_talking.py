@@ -28,12 +28,14 @@ from llava.scratch.talking.adapter_batches import collate, pad
 from llava.scratch.talking.adapter_samples import NUM_THINGS, THING, Encoded, SampleSource, encode, join, write_prefix
 from llava.scratch.talking.adapter_training import CHECKPOINT, AdapterTraining, Schedule, loss_of
 from llava.scratch.talking.document_records import MAKERS
+from llava.scratch.talking.general_talk import QUESTIONS
 from llava.scratch.talking.long_questions import lengthen
 from llava.scratch.talking.other_languages import ANSWER, HELD_OUT, ask_in_other_language
 from llava.scratch.talking.pack import FOLDER, pack_checkpoint, pack_tower, write_files
 from llava.scratch.talking.photo_turns import draw_photo, talk_about_photo
 from llava.scratch.talking.seen_records import Record, ask_for_missing, is_shown
 from llava.scratch.talking.small_llama import Adapter, Sizes, SmallLlama, name_adapter, read_adapter
+from llava.scratch.talking.small_talk import SMALL_TALK, make_small_talk
 from llava.scratch.talking.thing_samples import ThingSamples
 from llava.scratch.talking.thing_turns import make_plural, talk_about_view
 from llava.scratch.talking.topic_grammar import load_topics
@@ -726,3 +728,14 @@ def test_yes_and_no_about_a_photo_follow_from_its_line() -> None:
                 words[answer.split(",")[0].rstrip(".")] += 1
                 assert answer.startswith("Yes" if match[1] in photo.colours else "No"), (question, answer)
     assert min(words.values()) > 20
+
+
+def test_small_talk_is_answered_by_what_it_is() -> None:
+    rng, said = random.Random(3), {}
+    for _ in range(400):
+        question, answer = make_small_talk(rng)
+        said.setdefault(question, set()).add(answer)
+    assert set(said) <= SMALL_TALK
+    assert said["What can you do?"] == {answer for answer in said["help"] if answer.startswith("You can ask me")}
+    assert all(answer.startswith("Yes, ") for answer in said["Can you see the image?"])
+    assert not SMALL_TALK & set(QUESTIONS)

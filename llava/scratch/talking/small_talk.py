@@ -11,7 +11,7 @@ _GREETINGS = (
     "hi;Hi!;hello;Hello!;hey;Hey there;Good morning!;good evening;Hi, how are you?;Hello there;how are you?;What's up?"
 ).split(";")
 _THANKS = (
-    "thanks;Thanks!;Thank you!;thank you;thx;Thanks, that helped.;great, thanks;Thank you very much.;ok;Okay.;cool;Great!"
+    "thanks;Thanks!;Thank you!;thank you;thx;Thanks, that helped.;great, thanks;Thank you very much.;ok;Okay.;Great!"
 ).split(";")
 _FAREWELLS = "bye;Goodbye!;See you!;that's all;Have a nice day!;Good night!".split(";")
 _WHO = "Who are you?;What are you?;who am I talking to?;Are you a human?;Are you a robot?;What is your name?".split(";")
