@@ -656,7 +656,7 @@ def test_a_training_resumes_with_the_same_numbers(
 
 def test_samples_hold_things_and_what_was_read(tokenizer: Any, things: ThingSamples) -> None:
     source = SampleSource(tokenizer, things, thing_share=0.5, max_tokens=700).draw(random.Random(0))
-    samples: list[Encoded] = [next(source) for _ in range(40)]
+    samples: list[Encoded] = [next(source) for _ in range(120)]
     assert all(sample.looks.shape[1:] == (2283,) and len(sample.ids) <= 700 for sample in samples)
     assert {len(sample.looks) for sample in samples} == {10, 20}
     assert all(sample.ids.count(THING) == 1.5 * len(sample.looks) for sample in samples)

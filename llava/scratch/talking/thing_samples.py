@@ -25,6 +25,8 @@ _PHOTO_SHARES = {"texture": 0.85, "gradient": 0.85, "blobs": 0.85, "plain": 0.25
 # Of the prototypes, this share is a mixture of two or three, of which the encoder is unsure, as of many photographs;
 # and so many of those with one unsure guess have another one beside it.
 _MIXED_SHARE, _SECOND_SHARE = 0.12, 0.3
+# Looks at nothing are drawn again where the encoder takes them for something, so many times.
+_MOST_TRIES = 20
 
 Seen = tuple[str, Turns, torch.Tensor]
 """Description, turns and looks of an image."""
@@ -55,9 +57,11 @@ class ThingSamples:
 
     def draw_doubt(self, rng: random.Random) -> Seen:
         """An image in which nothing has a name."""
-        while (guess := guess_main(get_logits(looks := self.draw_looks(rng, "nothing")))).kinds:
-            pass
-        photo = draw_photo(rng, guess)
+        drawn = (self.draw_looks(rng, "nothing") for _ in range(_MOST_TRIES))
+        looks = next((looks for looks in drawn if not guess_main(get_logits(looks)).kinds), None)
+        if looks is None:
+            return self.draw_prototype(rng)
+        photo = draw_photo(rng, Guess())
         turns = admit_doubt(rng) + talk_about_photo(rng, photo, self._names, self._facts)[1:]
         return write_photo(photo), turns, looks
 
