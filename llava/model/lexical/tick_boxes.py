@@ -103,7 +103,7 @@ def _find_on(ink: Bools, size: float, left: float) -> tuple[tuple[int, int, int,
 
 
 def _judge(is_own: Bools, ink: Bools) -> bool | None:
-    """Whether a mark is ticked; None for what is no mark.
+    """Whether a mark is ticked; None for anything else.
 
     ``is_own``: the outline in its box. ``ink``: that and what is within it.
     """

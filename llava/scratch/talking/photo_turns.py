@@ -14,14 +14,14 @@ from llava.scratch.talking.thing_turns import UNSURE, ask_about_kind, ask_beyond
 from llava.scratch.things.names import is_plural
 
 _ASKS_TO_DESCRIBE = (
-    "Describe the image.;Describe the picture.;Describe this photo.;Describe this image in one sentence.;Tell me what "
-    "you see.;What can you see in this photo?;Describe what you see.;Can you describe this picture?;Describe it."
+    "Describe the image.;Describe the scene.;Describe this photo.;Describe this image in one sentence.;Tell me what "
+    "you see.;What can you see in this photo?;Describe what you see.;Can you describe this photo?;Describe it."
 ).split(";")
 _ASKS_WHAT = [ask for ask in ASKS_FOR_DESCRIPTION if ask not in _ASKS_TO_DESCRIBE]
 _ASKS_FOR_DETAILS = (
     "Describe the image in detail.;Describe this photo in detail.;Give a detailed description of the image.;Tell me "
-    "everything that you see.;What can you tell me about this photo?;Describe the picture in a few sentences.;Describe "
-    "everything in the picture.;What do you see in the photo? Be detailed.;Explain what the image shows.;Write a "
+    "everything that you see.;What can you tell me about this photo?;Describe the photo in a few sentences.;Describe "
+    "everything in the photo.;What do you see in the photo? Be detailed.;Explain what the image shows.;Write a "
     "detailed description.;Please describe this image as well as you can.;Tell me about this photo.;Describe the scene."
 ).split(";")
 _LIGHTS: tuple[Light, ...] = ("bright", "bright", "bright", "bright", "dark", "black and white")
@@ -85,7 +85,7 @@ def _ask_for_details(rng: random.Random, record: Record, photo: Photo) -> None:
     else:
         show = "shows" if guess.is_sure else "may show"
         between = ", " if guess.name or not guess.is_sure else " "
-        start = f"{pick(rng, 'The image', 'The photo', 'The picture')} {show} {said}{between}{place}."
+        start = f"{pick(rng, 'The image', 'The photo')} {show} {said}{between}{place}."
         looks = f"{they} {' and '.join(photo.colours)}."
     around = f"The background is {' and '.join(photo.ground)}." if photo.ground else ""
     light = "It is a black and white photo." if photo.light == "black and white" else f"The photo is {photo.light}."
@@ -178,7 +178,7 @@ def _ask_beside(rng: random.Random, photo: Photo, thing: Mapping[str, str]) -> T
                         "How many are there?", "How many of them do you see?", "Is there more than one?")  # fmt: skip
         turns.append((question.format(make_plural(rng.choice((name, thing["kind"])))), f"I see at least one {name}."))
         caption = say_one(f"{photo.colours[0]} {name}")
-        question = pick(rng, "Write a caption for this photo.", "Give the picture a title.", "Suggest a caption.")
+        question = pick(rng, "Write a caption for this photo.", "Give the photo a title.", "Suggest a caption.")
         turns.append((question, f"{caption[0].upper()}{caption[1:]} {say_place(PLACES[photo.cell])}."))
     if thing["kind"] in ANIMALS or thing["kind"] == "person":
         question = pick(rng, "What is the {} doing?", "What is the {} looking at?", "Is the {} happy?",

@@ -17,7 +17,7 @@ _FAREWELLS = "bye;Goodbye!;See you!;that's all;Have a nice day!;Good night!".spl
 _WHO = "Who are you?;What are you?;who am I talking to?;Are you a human?;Are you a robot?;What is your name?".split(";")
 _WHAT = (
     "What can you do?;what can I ask you?;How can you help me?;What are you good at?;help;What should I ask?;"
-    "Can you help me?;Can you see the image?;Can you see the picture?;Do you see my photo?;Are you there?"
+    "Can you help me?;Can you see the image?;Can you see the photo?;Do you see my photo?;Are you there?"
 ).split(";")
 _SAYS = {
     tuple(_GREETINGS): ("Hello! What would you like to know about the image?", "Hello! Ask me about the image."),
