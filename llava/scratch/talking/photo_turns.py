@@ -14,7 +14,7 @@ from llava.scratch.talking.thing_turns import UNSURE, ask_about_kind, ask_beyond
 from llava.scratch.things.names import is_plural
 
 _ASKS_TO_DESCRIBE = (
-    "Describe the image.;Describe the scene.;Describe this photo.;Describe this image in one sentence.;Tell me what "
+    "Describe the image.;Say what you see.;Describe this photo.;Describe this image in one sentence.;Tell me what "
     "you see.;What can you see in this photo?;Describe what you see.;Can you describe this photo?;Describe it."
 ).split(";")
 _ASKS_WHAT = [ask for ask in ASKS_FOR_DESCRIPTION if ask not in _ASKS_TO_DESCRIBE]
