@@ -86,11 +86,21 @@ def say_one(name: str) -> str:
 
 def write_photo(photo: Photo) -> str:
     """The line about a photograph."""
-    guess, place = photo.guess, say_place(PLACES[photo.cell])
+    guess = photo.guess
     start = "Photo of" if guess.is_sure or not guess.kinds else "Photo, perhaps of"
-    between = ", " if guess.name or start.endswith("perhaps of") else " "
-    sentences = [f"{start} {name_guess(guess)}{between}{place}.", f"It is {' and '.join(photo.colours)}."]
-    sentences += [f"The background is {' and '.join(photo.ground)}."] if photo.ground else []
+    sentences = [f"{start} {say_placed(photo)}.", f"It is {' and '.join(photo.colours)}.", say_around(photo)]
+    return " ".join(filter(None, sentences))
+
+
+def say_placed(photo: Photo) -> str:
+    """The guess and where it is: "a dog, a Siberian Husky, in the center", "something on the right"."""
+    guess = photo.guess
+    between = ", " if guess.name or (guess.kinds and not guess.is_sure) else " "
+    return f"{name_guess(guess)}{between}{say_place(PLACES[photo.cell])}"
+
+
+def say_around(photo: Photo) -> str:
+    """The sentences about the background and the light."""
     is_grey = photo.light == "black and white"
-    sentences.append("It is a black and white photo." if is_grey else f"The photo is {photo.light}.")
-    return " ".join(sentences)
+    light = "It is a black and white photo." if is_grey else f"The photo is {photo.light}."
+    return f"The background is {' and '.join(photo.ground)}. {light}" if photo.ground else light

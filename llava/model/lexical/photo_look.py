@@ -54,8 +54,10 @@ def is_photo(canvas_3HW: torch.Tensor, map_SS: Map, said: str) -> bool:
     A photograph has no flat fills, as long as little is read in it; or, before a blurred or an even ground, nothing is
     read or found, and the thing itself is not flat, as clip art is.
     """
+    if said.count("\n") >= _MOST_LINES:
+        return False
     if find_fills(canvas_3HW) is None:
-        return said.count("\n") < _MOST_LINES
+        return True
     return not said and _measure_flatness(canvas_3HW, map_SS > _THING) <= _MOST_FLAT
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from llava.model.lexical.colour_names import COLOURS
 from llava.model.lexical.description import PLACES, say_place
-from llava.model.lexical.photo_line import Guess, Light, Photo, name_guess, say_one, write_photo
-from llava.scratch.talking.seen_records import ASKS_FOR_DESCRIPTION, Record, Turns, pick
+from llava.model.lexical.photo_line import Guess, Light, Photo, name_guess, say_around, say_one, say_placed, write_photo
+from llava.scratch.talking.seen_records import ASKS_FOR_DESCRIPTION, Record, Turns, list_all, pick
 from llava.scratch.talking.thing_groups import ANIMALS
 from llava.scratch.talking.thing_turns import UNSURE, ask_about_kind, ask_beyond, make_plural
 from llava.scratch.things.names import is_plural
@@ -30,15 +31,15 @@ _GREYS = ("black", "gray", "white")
 _CELL_WEIGHTS = (1, 2, 1, 3, 12, 3, 1, 2, 1)
 
 
-def draw_photo(rng: random.Random, guess: Guess, thing: Mapping[str, object] | None = None) -> Photo:
+def draw_photo(rng: random.Random, guess: Guess, thing: Mapping[str, Any] | None = None) -> Photo:
     """A photograph of which only the guess is known, or also the place and the ``colours`` of its main thing."""
     light = rng.choice(_LIGHTS)
     names = _GREYS if light == "black and white" else COLOURS
     colours = tuple(rng.sample(names, rng.choice((1, 1, 2))))
     cell = rng.choices(range(9), _CELL_WEIGHTS)[0]
     if thing is not None:
-        known = [colour for colour in (thing.get("colours") or ()) if colour in COLOURS][:2]  # type: ignore[attr-defined]
-        colours, cell = tuple(known) or colours, int(thing["cell"])  # type: ignore[call-overload]
+        known = [colour for colour in (thing.get("colours") or ()) if colour in COLOURS][:2]
+        colours, cell = tuple(known) or colours, thing["cell"]
         light = light if known and light != "black and white" else "bright"
     ground = tuple(rng.sample(names, rng.choice((1, 2, 2)))) if rng.random() < 0.92 else ()
     return Photo(guess, cell, colours, ground, light)
@@ -55,7 +56,7 @@ def talk_about_photo(rng: random.Random, photo: Photo, others: Sequence[str], fa
     guess = photo.guess
     first = (rng.choice(_ASKS_WHAT), _name(rng, guess))
     _ask_for_details(rng, record, photo)
-    ask_for_photo_looks(rng, record, photo)
+    _ask_for_looks(rng, record, photo)
     if guess.is_sure:
         thing = {"name": guess.name or guess.kinds[0], "kind": guess.kinds[0]}
         record.turns += ask_about_kind(rng, thing, others, facts)
@@ -77,24 +78,20 @@ def _name(rng: random.Random, guess: Guess) -> str:
 
 
 def _ask_for_details(rng: random.Random, record: Record, photo: Photo) -> None:
-    guess, place = photo.guess, say_place(PLACES[photo.cell])
-    said, they = name_guess(guess), "They are" if _is_many(guess) else "It is"
+    guess, colours = photo.guess, " and ".join(photo.colours)
     if not guess.kinds:
         start = pick(rng, "I am not sure what this is.", "I cannot tell what this is.")
-        looks = f"It is {' and '.join(photo.colours)}, {place}."
+        looks = f"It is {colours}, {say_place(PLACES[photo.cell])}."
     else:
         show = "shows" if guess.is_sure else "may show"
-        between = ", " if guess.name or not guess.is_sure else " "
-        start = f"{pick(rng, 'The image', 'The photo')} {show} {said}{between}{place}."
-        looks = f"{they} {' and '.join(photo.colours)}."
-    around = f"The background is {' and '.join(photo.ground)}." if photo.ground else ""
-    light = "It is a black and white photo." if photo.light == "black and white" else f"The photo is {photo.light}."
+        start = f"{pick(rng, 'The image', 'The photo')} {show} {say_placed(photo)}."
+        looks = f"{'They are' if _is_many(guess) else 'It is'} {colours}."
     for question in rng.sample(_ASKS_FOR_DETAILS, 2):
-        record.ask(question, " ".join(filter(None, (start, looks, around, light))))
+        record.ask(question, f"{start} {looks} {say_around(photo)}")
     record.ask(rng.choice(_ASKS_TO_DESCRIBE), f"{start} {looks}")
 
 
-def ask_for_photo_looks(rng: random.Random, record: Record, photo: Photo) -> None:
+def _ask_for_looks(rng: random.Random, record: Record, photo: Photo) -> None:
     """Adds questions for the colors and the place of a photo's main thing, its background and its light."""
     guess, place = photo.guess, say_place(PLACES[photo.cell])
     are_many = _is_many(guess)
@@ -109,10 +106,8 @@ def ask_for_photo_looks(rng: random.Random, record: Record, photo: Photo) -> Non
     colour = rng.choice(photo.colours if rng.random() < 0.5 else [each for each in COLOURS if each not in colours])
     word = "Yes" if colour in photo.colours else "No"
     record.ask(f"{be.capitalize()} {asked} {colour}?", f"{word}, {lower} {colours}.", word)
-    all_colours = list(dict.fromkeys((*photo.colours, *photo.ground)))
     record.ask(pick(rng, "What colors do you see?", "Which colors are in the image?", "What colors are there?"),
-               f"I see {', '.join(all_colours[:-1])} and {all_colours[-1]}." if len(all_colours) > 1
-               else f"I see {all_colours[0]}.")  # fmt: skip
+               f"I see {list_all(list(dict.fromkeys((*photo.colours, *photo.ground))))}.")  # fmt: skip
     question = pick(rng, f"Where {be} {asked}?", f"Where in the image {be} {asked}?",
                     f"Where {be} {asked} in the photo?", f"In which part of the photo {be} {asked}?")  # fmt: skip
     record.ask(question, f"{it} {place} of the image.")
