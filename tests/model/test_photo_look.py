@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from llava.model.lexical.efficientnet_lite import NUM_CLASSES
-from llava.model.lexical.photo_line import Guess, Photo, guess_main, name_guess, say_one, write_photo
+from llava.model.lexical.nouns import with_article
+from llava.model.lexical.photo_line import Guess, Photo, guess_main, name_guess, write_photo
 from llava.model.lexical.photo_look import is_photo, locate_thing, look_at_photo
 from llava.model.lexical.thing_guesses import class_names
 from tests.model.test_thing_guesses import logits
@@ -74,7 +75,7 @@ def test_the_line_is_in_sentences(photo: Photo, line: str) -> None:
 
 def test_names_have_the_article_that_is_spoken() -> None:
     said = ["an hourglass", "a unicycle", "some sunglasses", "an Irish Setter", "a European polecat"]
-    assert [say_one(one.partition(" ")[2]) for one in said] == said
+    assert [with_article(one.partition(" ")[2]) for one in said] == said
     assert name_guess(Guess()) == "something"
 
 

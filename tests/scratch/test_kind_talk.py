@@ -7,12 +7,13 @@ from importlib import resources
 
 import pytest
 
+from llava.model.lexical.nouns import is_plural
 from llava.scratch.talking import kind_talk
 from llava.scratch.talking.kind_talk import find_known, load_kinds, read_kinds, talk_of_kind
 from llava.scratch.talking.thing_groups import GROUPS
 from llava.scratch.talking.thing_turns import talk_about_thing
 from llava.scratch.things.kinds import KINDS
-from llava.scratch.things.names import is_plural, vocabulary
+from llava.scratch.things.names import vocabulary
 
 GRAMMAR = """
 # Of animals.

@@ -12,12 +12,13 @@ import torch
 from PIL import Image, ImageDraw
 
 from llava.errors import UsageError
+from llava.model.lexical.nouns import with_article
 from llava.scratch.things import kinds as kinds_file
 from llava.scratch.things.align import NUM_CELLS, Wording, cover
 from llava.scratch.things.colours import COLOURS, classify_colours, name_colours
 from llava.scratch.things.cutouts import CutOut, is_held_out, trim
 from llava.scratch.things.kinds import Kinds
-from llava.scratch.things.names import name_phrase, name_title, vocabulary, with_article
+from llava.scratch.things.names import name_phrase, name_title, vocabulary
 from llava.scratch.things.view_grounds import GROUNDS, draw_ground
 from llava.scratch.things.views import plan_views, render
 from llava.scratch.things.wordnet import WordNet

@@ -58,12 +58,12 @@ sorting and at counting. It does not find the end of a ranked list, and cannot i
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from llava.model.lexical.nouns import add_article
 from llava.model.lexical.row_tables import count_filled, find_extremes, label_cells, list_order
 from llava.model.lexical.seen_line import Box, SeenLine
 from llava.model.lexical.stacked_labels import join_stacked
@@ -88,8 +88,6 @@ _LEVEL_SHARE = 0.1
 
 _DARK = ("black", "gray")
 _LIGHT = ("white", "gray")
-# How a word begins that is spoken with a vowel.
-_VOWEL = re.compile(r"(?!one\b|uni|eu|us)[aeiou]|hour", re.IGNORECASE)
 # The ninths of an image, row by row.
 PLACES = ("top left", "top", "top right", "left", "center", "right", "bottom left", "bottom", "bottom right")
 
@@ -329,11 +327,6 @@ def _find_around(objects: Sequence[SeenObject], size: tuple[int, int]) -> str:
                 for way in find_relations(other.box, seen.box, size):
                     found.setdefault(f" {way.capitalize()} the {_name(seen)}", []).append(_name(other))
     return "".join(f"{where}: {', '.join(there)}." for where, there in found.items())
-
-
-def add_article(name: str) -> str:
-    """A name with its indefinite article: "an orange star", "a unicycle", "an Airedale Terrier"."""
-    return f"{'an' if _VOWEL.match(name) else 'a'} {name}"
 
 
 def find_relations(a: Box, b: Box, size: tuple[int, int]) -> list[str]:

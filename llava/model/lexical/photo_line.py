@@ -15,7 +15,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from llava.model.lexical.description import PLACES, add_article, say_place
+from llava.model.lexical.description import PLACES, say_place
+from llava.model.lexical.nouns import with_article
 from llava.model.lexical.thing_guesses import sum_by_kind
 
 Light = Literal["bright", "dark", "black and white"]
@@ -25,8 +26,6 @@ Light = Literal["bright", "dark", "black and white"]
 _SURE, _PERHAPS = 0.4, 0.1
 # A class is named beside its kind if it has this probability, and this share of its kind's.
 _NAMED, _NAMED_SHARE = 0.3, 0.5
-# The names of several things, or of a pair.
-_PLURAL = frozenset("binoculars clogs glasses jeans pajamas sunglasses potatoes trunks bars".split())
 
 
 @dataclass(frozen=True)
@@ -75,13 +74,8 @@ def name_guess(guess: Guess) -> str:
     """The guess with articles: "a dog, a Siberian Husky", "a lake or a valley", "something"."""
     if not guess.kinds:
         return "something"
-    said = " or ".join(map(say_one, guess.kinds))
-    return f"{said}, {say_one(guess.name)}" if guess.name else said
-
-
-def say_one(name: str) -> str:
-    """The name with its article, or "some": "a dog", "some binoculars"."""
-    return f"some {name}" if name.rpartition(" ")[2] in _PLURAL else add_article(name)
+    said = " or ".join(map(with_article, guess.kinds))
+    return f"{said}, {with_article(guess.name)}" if guess.name else said
 
 
 def write_photo(photo: Photo) -> str:

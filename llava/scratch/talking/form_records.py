@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from llava.model.lexical.description import add_article, describe, join_rows
+from llava.model.lexical.description import describe, join_rows
+from llava.model.lexical.nouns import add_article
 from llava.scratch.talking.drawn_values import FIELDS
 from llava.scratch.talking.seen_records import (
     Line,

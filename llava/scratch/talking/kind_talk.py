@@ -26,10 +26,10 @@ from functools import lru_cache
 from importlib import resources
 from typing import Any
 
+from llava.model.lexical.nouns import is_plural, with_article
 from llava.scratch.talking.page_grammar import read_lines
 from llava.scratch.talking.seen_records import Turns
 from llava.scratch.talking.thing_groups import FOODS, GROUPS
-from llava.scratch.things.names import is_plural, with_article
 
 MOST_WORDS = 18
 # A question is asked in so many ways.

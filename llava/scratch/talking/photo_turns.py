@@ -8,11 +8,11 @@ from typing import Any
 
 from llava.model.lexical.colour_names import COLOURS
 from llava.model.lexical.description import PLACES, say_place
-from llava.model.lexical.photo_line import Guess, Light, Photo, name_guess, say_around, say_one, say_placed, write_photo
+from llava.model.lexical.nouns import is_plural, with_article
+from llava.model.lexical.photo_line import Guess, Light, Photo, name_guess, say_around, say_placed, write_photo
 from llava.scratch.talking.seen_records import ASKS_FOR_DESCRIPTION, Record, Turns, list_all, pick
 from llava.scratch.talking.thing_groups import ANIMALS
 from llava.scratch.talking.thing_turns import UNSURE, ask_about_kind, ask_beyond, make_plural
-from llava.scratch.things.names import is_plural
 
 _ASKS_TO_DESCRIBE = (
     "Describe the image.;Say what you see.;Describe this photo.;Describe this image in one sentence.;Tell me what "
@@ -172,7 +172,7 @@ def _ask_beside(rng: random.Random, photo: Photo, thing: Mapping[str, str]) -> T
         question = pick(rng, "How many {} are there?", "How many {} do you see?", "How many {} are in the photo?",
                         "How many are there?", "How many of them do you see?", "Is there more than one?")  # fmt: skip
         turns.append((question.format(make_plural(rng.choice((name, thing["kind"])))), f"I see at least one {name}."))
-        caption = say_one(f"{photo.colours[0]} {name}")
+        caption = with_article(f"{photo.colours[0]} {name}")
         question = pick(rng, "Write a caption for this photo.", "Give the photo a title.", "Suggest a caption.")
         turns.append((question, f"{caption[0].upper()}{caption[1:]} {say_place(PLACES[photo.cell])}."))
     if thing["kind"] in ANIMALS or thing["kind"] == "person":
@@ -189,14 +189,14 @@ def _ask_whether_unsure(rng: random.Random, guess: Guess, others: Sequence[str])
     turns = [(pick(rng, "What kind of thing is this?", "What is it?", "What is the main thing?", "Are you sure?",
                    "What is the main subject of the photo?"), said)]  # fmt: skip
     asked = rng.choice((*guess.kinds, rng.choice(others), rng.choice(others)))
-    question = pick(rng, "Is there {}?", "Is this {}?", "Do you see {}?").format(say_one(asked))
+    question = pick(rng, "Is there {}?", "Is this {}?", "Do you see {}?").format(with_article(asked))
     if asked in guess.kinds:
-        answer = f"It may be {say_one(asked)}, but I am not sure."
+        answer = f"It may be {with_article(asked)}, but I am not sure."
     else:
         answer = (
-            f"I do not see {say_one(asked)}. It may be {name_guess(guess)}."
+            f"I do not see {with_article(asked)}. It may be {name_guess(guess)}."
             if guess.kinds
-            else f"I do not see {say_one(asked)}."
+            else f"I do not see {with_article(asked)}."
         )
     turns.append((question, answer))
     question = pick(rng, "Tell me more about it.", "What is it used for?", "What do you know about it?")

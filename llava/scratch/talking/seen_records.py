@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from llava.model.lexical.description import add_article
+from llava.model.lexical.nouns import add_article
 from llava.scratch.talking.drawn_values import FIRST_NAMES, LAST_NAMES, MONTHS, STREETS
 from llava.scratch.talking.off_topic import ask_for_presence, ask_off_topic
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from llava.model.lexical.description import (
     MOST_RELATED,
     PLACES,
-    add_article,
     describe,
     find_relations,
     find_sizes,
@@ -17,6 +16,7 @@ from llava.model.lexical.description import (
     name_several,
     say_place,
 )
+from llava.model.lexical.nouns import add_article
 from llava.scratch.talking.seen_records import (
     Drawn,
     Record,

@@ -7,7 +7,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
-from llava.model.lexical.description import add_article, describe
+from llava.model.lexical.description import describe
+from llava.model.lexical.nouns import add_article
 from llava.scratch.talking.drawn_values import LIGHT_PLATES, PLATES, SIGNS, draw_texts
 from llava.scratch.talking.page_grammar import draw_phrase
 from llava.scratch.talking.seen_records import (

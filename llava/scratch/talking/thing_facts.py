@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llava.data.collection.journal import write_whole
+from llava.model.lexical.nouns import is_plural, with_article
 from llava.scratch.talking.thing_groups import ANIMALS, BUILDINGS, FOODS, PLANTS, VEHICLES
-from llava.scratch.things.names import is_plural, with_article
 
 if TYPE_CHECKING:
     from llava.model.checkpoint import LoadedModel

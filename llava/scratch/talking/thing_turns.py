@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llava.model.lexical.description import PLACES, describe, say_place
+from llava.model.lexical.nouns import is_plural, with_article
 from llava.scratch.talking.kind_talk import talk_of_kind
 from llava.scratch.talking.off_topic import UNKNOWN, ask_off_topic
 from llava.scratch.talking.seen_records import (
@@ -21,7 +22,6 @@ from llava.scratch.talking.seen_records import (
     pick,
 )
 from llava.scratch.talking.thing_groups import ANIMALS, FOODS, GROUPS
-from llava.scratch.things.names import is_plural, with_article
 from llava.synth.drawing import SHAPES
 from llava.synth.scene import SCENE_COLORS
 

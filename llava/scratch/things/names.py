@@ -7,17 +7,11 @@ from functools import cache
 from importlib import resources
 from typing import Any, NamedTuple
 
-from llava.model.lexical.description import add_article
 from llava.scratch.things.kinds import Kinds
 from llava.yaml_files import parse_mapping
 
-PLURAL_FORMS = re.compile(r"(s|ies|teeth|feet|mice|people|binoculars)$")
 AUTHOR_OF_FILE = re.compile(r"(_\w+)?(_archi\w*|_frances\w*|_nicu\w*|_\w*_\w{0,2})?_?\d*$")
 """What follows the name of the thing: "cavallo_architetto_franc_01"."""
-
-SINGULAR_IN_S = re.compile(
-    r"(ss|us|is|gas|lens|iris|bus|cactus|chess|series|octopus|walrus|rhinoceros|triceratops|christmas)$"
-)
 
 
 class Name(NamedTuple):
@@ -34,19 +28,6 @@ def vocabulary() -> dict[str, Any]:
     """The tables of names.yaml."""
     text = resources.files("llava.scratch.things").joinpath("names.yaml").read_text("utf-8")
     return parse_mapping(text, "names.yaml")
-
-
-def with_article(name: str) -> str:
-    """The name as an object of a sentence: "an apple", "some grapes"."""
-    if is_plural(name):
-        return f"some {name}"
-    return add_article(name)
-
-
-def is_plural(name: str) -> bool:
-    """Whether the noun phrase names several things, or a pair."""
-    head = re.split(r" of | with | on ", name)[0].split()[-1]
-    return bool(PLURAL_FORMS.search(head)) and not SINGULAR_IN_S.search(head)
 
 
 def name_class(index: int, label: str, synset: int, kinds: Kinds) -> Name:
