@@ -2,7 +2,8 @@
 
     Photo of a dog, a Siberian Husky, in the center. It is white and gray. The background is black and brown. The photo
     is bright.
-    Photo, perhaps of a lake or a valley, at the top. It is blue. The background is green. The photo is dark.
+    Photo, perhaps of a lake or a valley, at the top. It is blue. The background is white at the top and green at the
+    bottom. The photo is dark.
     Photo of something in the center. It is gray. It is a black and white photo.
 
 Sentences of this form are what the language model answers with, because copying is what a small one does most surely.
@@ -50,6 +51,7 @@ class Photo:
         cell: where the main thing is, in ``PLACES``.
         colours: one or two of its colors, the first first.
         ground: one or two of the colors around it; none where the thing fills the image.
+        is_split: the first of two colors is at the top, such as the sky's, and the second at the bottom.
     """
 
     guess: Guess
@@ -57,6 +59,7 @@ class Photo:
     colours: tuple[str, ...]
     ground: tuple[str, ...]
     light: Light
+    is_split: bool = False
 
 
 def guess_main(logits_C: Tensor) -> Guess:
@@ -97,4 +100,11 @@ def say_around(photo: Photo) -> str:
     """The sentences about the background and the light."""
     is_grey = photo.light == "black and white"
     light = "It is a black and white photo." if is_grey else f"The photo is {photo.light}."
-    return f"The background is {' and '.join(photo.ground)}. {light}" if photo.ground else light
+    return f"The background is {say_ground(photo)}. {light}" if photo.ground else light
+
+
+def say_ground(photo: Photo) -> str:
+    """The colors around the main thing, with their places if these are known."""
+    if photo.is_split:
+        return f"{photo.ground[0]} at the top and {photo.ground[1]} at the bottom"
+    return " and ".join(photo.ground)

@@ -32,6 +32,9 @@ _OFF = 0.6
 _SHADOWS, _SHADOW_WEIGHT = ("black", "gray"), 0.7
 # A second color has at least this share of the thing, and counts this much of the first; one of the ground this share.
 _LEAST_SHARE, _LEAST_PART, _LEAST_GROUND_SHARE = 0.12, 0.4, 0.2
+# Where the ground's top and bottom have different colors, each with this share of a third of the rows, of which at
+# least this share is ground, the line tells both.
+_LEAST_BAND_SHARE, _LEAST_BAND = 0.45, 0.25
 # A thing is in the middle third of the image if its center is not farther from the middle than this.
 _MIDDLE = 0.14
 # White is what is as bright as this quantile of an image's pixels, which has to be this bright itself.
@@ -85,13 +88,27 @@ def look_at_photo(pixels_3HW: torch.Tensor, map_SS: Map, logits_K: torch.Tensor)
     first, second = np.argsort(-score, kind="stable")[:2]
     has_second = score[second] >= _LEAST_PART * score[first] and inside[second] >= _LEAST_SHARE
     around = [i for i in np.argsort(-outside, kind="stable")[:2] if outside[i] >= _LEAST_GROUND_SHARE]
+    bands = _find_bands(labels, is_ground)
     return Photo(
         guess_main(logits_K),
         _find_cell(map_SS * is_thing),
         tuple(COLOURS[i] for i in ((first, second) if has_second and score[first] > 0 else (first,))),
-        tuple(COLOURS[i] for i in around),
+        tuple(COLOURS[i] for i in bands or around),
         light,
+        is_split=bool(bands),
     )
+
+
+def _find_bands(labels_SS: npt.NDArray[np.int64], is_ground_SS: npt.NDArray[np.bool_]) -> list[int]:
+    """The ground's colors at the top and at the bottom; none if they are the same, or one has no clear color."""
+    found = []
+    for band in (slice(0, _SIDE // 3), slice(-_SIDE // 3, None)):
+        is_ground = is_ground_SS[band]
+        shares = _count(labels_SS[band][is_ground])
+        if is_ground.mean() < _LEAST_BAND or shares.max() < _LEAST_BAND_SHARE:
+            return []
+        found.append(int(shares.argmax()))
+    return found if found[0] != found[1] else []
 
 
 def locate_thing(logits_HWK: torch.Tensor, logits_K: torch.Tensor) -> Map:

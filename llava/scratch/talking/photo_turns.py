@@ -9,24 +9,47 @@ from typing import Any
 from llava.model.lexical.colour_names import COLOURS
 from llava.model.lexical.description import PLACES, say_place
 from llava.model.lexical.nouns import is_plural, with_article
-from llava.model.lexical.photo_line import Guess, Light, Photo, name_guess, say_around, say_placed, write_photo
+from llava.model.lexical.photo_line import (
+    Guess,
+    Light,
+    Photo,
+    name_guess,
+    say_around,
+    say_ground,
+    say_placed,
+    write_photo,
+)
 from llava.scratch.talking.seen_records import ASKS_FOR_DESCRIPTION, Record, Turns, list_all, pick
-from llava.scratch.talking.thing_groups import ANIMALS
+from llava.scratch.talking.thing_groups import ANIMALS, INDOORS, OUTDOORS
 from llava.scratch.talking.thing_turns import UNSURE, ask_about_kind, ask_beyond, make_plural
 
 _ASKS_TO_DESCRIBE = (
     "Describe the image.;Say what you see.;Describe this photo.;Describe this image in one sentence.;Tell me what "
-    "you see.;What can you see in this photo?;Describe what you see.;Can you describe this photo?;Describe it."
+    "you see.;What can you see in this photo?;Describe what you see.;Can you describe this photo?;Describe it.;"
+    "Describe the picture."
 ).split(";")
 _ASKS_WHAT = [ask for ask in ASKS_FOR_DESCRIPTION if ask not in _ASKS_TO_DESCRIBE]
 _ASKS_FOR_DETAILS = (
     "Describe the image in detail.;Describe this photo in detail.;Give a detailed description of the image.;Tell me "
     "everything that you see.;What can you tell me about this photo?;Describe the photo in a few sentences.;Describe "
     "everything in the photo.;What do you see in the photo? Be detailed.;Explain what the image shows.;Write a "
-    "detailed description.;Please describe this image as well as you can.;Tell me about this photo.;Describe the scene."
+    "detailed description.;Please describe this image as well as you can.;Tell me about this photo.;Describe the "
+    "scene.;Describe this place.;Describe this view.;Describe the room.;Describe the street.;Describe the landscape.;"
+    "Describe the surroundings.;Describe the picture for somebody who cannot see it.;Give me many details."
 ).split(";")
+_ASKS_WHAT_HAPPENS = (
+    "What is happening in this photo?;What is going on here?;Describe what is happening.;What's going on in this "
+    "picture?;What is happening?;Describe the event."
+).split(";")
+_PARTS = (
+    "legs;eyes;ears;windows;doors;wheels;hands;feet;faces;people;men;women;children;flowers;trees;chairs;boats;lamps;"
+    "wings;stripes;spots;buttons;fingers;heads;paws;leaves;persons;houses;books;bottles;pillars;clouds;stones"
+).split(";")
+_CLOTHES = "hat;shirt;shoes;dress;glasses;trousers;jacket;bag;collar".split(";")
 _LIGHTS: tuple[Light, ...] = ("bright", "bright", "bright", "bright", "dark", "black and white")
 _GREYS = ("black", "gray", "white")
+# In this share of photographs the background's top has one color, most often the sky's, and its bottom another one.
+_SPLIT_SHARE, _SKIES = 0.3, ("blue", "blue", "blue", "white", "white", "gray", "orange", "black", *COLOURS)
 # Where things are: most are in the middle of a photograph.
 _CELL_WEIGHTS = (1, 2, 1, 3, 12, 3, 1, 2, 1)
 
@@ -36,13 +59,18 @@ def draw_photo(rng: random.Random, guess: Guess, thing: Mapping[str, Any] | None
     light = rng.choice(_LIGHTS)
     names = _GREYS if light == "black and white" else COLOURS
     colours = tuple(rng.sample(names, rng.choice((1, 1, 2))))
+    is_split = rng.random() < _SPLIT_SHARE
     cell = rng.choices(range(9), _CELL_WEIGHTS)[0]
     if thing is not None:
         known = [colour for colour in (thing.get("colours") or ()) if colour in COLOURS][:2]
         colours, cell = tuple(known) or colours, thing["cell"]
         light = light if known and light != "black and white" else "bright"
-    ground = tuple(rng.sample(names, rng.choice((1, 2, 2)))) if rng.random() < 0.92 else ()
-    return Photo(guess, cell, colours, ground, light)
+    if is_split:
+        ground = (rng.choice(_SKIES if light == "bright" else names), rng.choice(names))
+        is_split = ground[0] != ground[1] and ground[0] in names
+    if not is_split:
+        ground = tuple(rng.sample(names, rng.choice((1, 2, 2)))) if rng.random() < 0.92 else ()
+    return Photo(guess, cell, colours, ground, light, is_split)
 
 
 def talk_about_photo(rng: random.Random, photo: Photo, others: Sequence[str], facts: Mapping[str, str]) -> Turns:
@@ -57,13 +85,14 @@ def talk_about_photo(rng: random.Random, photo: Photo, others: Sequence[str], fa
     first = (rng.choice(_ASKS_WHAT), _name(rng, guess))
     _ask_for_details(rng, record, photo)
     _ask_for_looks(rng, record, photo)
+    record.turns += _ask_for_hidden(rng, guess)
     if guess.is_sure:
         thing = {"name": guess.name or guess.kinds[0], "kind": guess.kinds[0]}
         record.turns += ask_about_kind(rng, thing, others, facts)
         record.turns += _ask_how_sure(rng, guess) + _ask_beside(rng, photo, thing)
     else:
         record.turns += _ask_whether_unsure(rng, guess, others) + ask_beyond(rng, " ".join(guess.kinds))
-    record.ask_shortly(rng, 0.15).shorten(rng, 14)
+    record.ask_shortly(rng, 0.15).shorten(rng, 16)
     return [first, *record.turns]
 
 
@@ -86,9 +115,13 @@ def _ask_for_details(rng: random.Random, record: Record, photo: Photo) -> None:
         show = "shows" if guess.is_sure else "may show"
         start = f"{pick(rng, 'The image', 'The photo')} {show} {say_placed(photo)}."
         looks = f"{'They are' if _is_many(guess) else 'It is'} {colours}."
-    for question in rng.sample(_ASKS_FOR_DETAILS, 2):
+    asks = _ASKS_FOR_DETAILS
+    if guess.is_sure:
+        asks = [*asks, *(f"Describe the {noun}." for noun in {guess.kinds[0], guess.name} - {""})]
+    for question in rng.sample(asks, 2):
         record.ask(question, f"{start} {looks} {say_around(photo)}")
     record.ask(rng.choice(_ASKS_TO_DESCRIBE), f"{start} {looks}")
+    record.ask(rng.choice(_ASKS_WHAT_HAPPENS), f"I cannot tell what is happening. {start} {looks} {say_around(photo)}")
 
 
 def _ask_for_looks(rng: random.Random, record: Record, photo: Photo) -> None:
@@ -114,6 +147,7 @@ def _ask_for_looks(rng: random.Random, record: Record, photo: Photo) -> None:
     other = rng.choice([photo.cell, rng.choice((1, 3, 4, 5, 7))])
     word = "Yes" if other == photo.cell else "No"
     record.ask(f"{be.capitalize()} {asked} {say_place(PLACES[other])}?", f"{word}, {lower} {place}.", word)
+    _ask_for_side(rng, record, photo.cell, asked, lower)
     _ask_for_background(rng, record, photo, noun)
     _ask_for_light(rng, record, photo.light)
 
@@ -124,8 +158,17 @@ def _ask_for_background(rng: random.Random, record: Record, photo: Photo, noun: 
     what = pick(rng, "What is in the background?", f"What is behind {noun}?", "Describe the background.",
                 f"What is around {noun}?", "What is the background?", f"What is next to {noun}?",
                 "What does the background look like?", "What kind of background is it?")  # fmt: skip
+    bands = "sky;clouds;ceiling;top of the photo", "ground;grass;floor;sand;street;water;bottom of the photo"
+    at_top = rng.random() < 0.5
+    part = rng.choice(bands[0 if at_top else 1].split(";"))
+    verb, of_part = ("are" if part == "clouds" else "is"), photo.ground[:1] if at_top else photo.ground[1:]
+    if photo.is_split:
+        place = "at the top" if at_top else "at the bottom"
+        record.ask(f"What color {verb} the {part}?", f"The background is {of_part[0]} {place}.", of_part[0])
+    elif photo.ground:
+        record.ask(f"What color {verb} the {part}?", f"The background is {' and '.join(photo.ground)}.")
     if photo.ground:
-        said = f"The background is {' and '.join(photo.ground)}"
+        said = f"The background is {say_ground(photo)}"
         record.ask(colour, f"{said}.", photo.ground[0])
         record.ask(what, f"{said}, but I cannot tell what it is.")
     else:
@@ -133,8 +176,23 @@ def _ask_for_background(rng: random.Random, record: Record, photo: Photo, noun: 
     if photo.guess.kinds:
         else_ = pick(rng, "What else do you see?", "Is there anything else in the image?", "What else is in the photo?",
                      "Do you see anything else?")  # fmt: skip
-        around = f" The background is {' and '.join(photo.ground)}." if photo.ground else ""
+        around = f" The background is {say_ground(photo)}." if photo.ground else ""
         record.ask(else_, f"I see nothing else that I know.{around}")
+
+
+def _ask_for_side(rng: random.Random, record: Record, cell: int, asked: str, lower: str) -> None:
+    """Adds a question for the side or the height of the main thing, which names the possible answers."""
+    row, column = divmod(cell, 3)
+    across, down = ("on the left", "in the middle", "on the right"), ("at the top", "in the middle", "at the bottom")
+    be = lower.split()[-1]
+    question, answer = rng.choice((
+        (f"{be.capitalize()} {asked} on the left, in the middle or on the right?", across[column]),
+        (f"{be.capitalize()} {asked} on the left or on the right?", across[column]),
+        (f"On which side of the image {be} {asked}?", across[column]),
+        (f"{be.capitalize()} {asked} at the top or at the bottom?", down[row]),
+        (f"{be.capitalize()} {asked} in the upper or the lower half?", down[row]),
+    ))  # fmt: skip
+    record.ask(question, f"{lower[0].upper()}{lower[1:]} {answer} of the image.", answer)
 
 
 def _ask_for_light(rng: random.Random, record: Record, light: Light) -> None:
@@ -158,6 +216,36 @@ def _ask_for_light(rng: random.Random, record: Record, light: Light) -> None:
     what = "it" if " photo" in kind else "the photo"
     is_open = " or " in question or question.startswith("How")
     record.ask(question, f"{what.capitalize()} is {kind}." if is_open else f"{word}, {what} is {kind}.")
+
+
+def _ask_for_hidden(rng: random.Random, guess: Guess) -> Turns:
+    """Asks for what a line about a photo never tells: numbers of parts, clothes, what touches it, and in or outdoors.
+
+    In which a kind of thing is seen almost always is told.
+    """
+    known = {make_plural(kind) for kind in guess.kinds}
+    part, wear = rng.choice([part for part in _PARTS if part not in known]), rng.choice(_CLOTHES)
+    count = pick(rng, "How many {} are there?", "How many {} do you see?", "How many {} are in the photo?",
+                 "How many {} can you see?", "Count the {}.").format(part)  # fmt: skip
+    noun = f"the {guess.kinds[0]}" if guess.is_sure and rng.random() < 0.7 else "it"
+    be = "are" if guess.is_sure and noun != "it" and is_plural(guess.kinds[0]) else "is"
+    beyond = pick(rng, f"What {be} {noun} lying on?", f"What {be} {noun} standing on?", f"What {be} {noun} made of?",
+                  f"What {be} {noun} sitting on?", f"What {be} on the left of {noun}?", f"Who {be} holding {noun}?",
+                  "Where was this photo taken?", f"Which way {be} {noun} facing?", "Is it sunny or raining?",
+                  f"What color is the {wear}?", f"What is the person wearing? Is it a {wear}?")  # fmt: skip
+    turns = [(count, f"I cannot tell how many {part} there are."), (beyond, "I cannot tell that from the image.")]
+    place = pick(rng, "Is this indoors or outdoors?", "Was this taken indoors or outdoors?", "Is it outdoors?",
+                 "Is it inside or outside?", "Is this photo from inside a room?", "Is this outside?")  # fmt: skip
+    kind = guess.kinds[0] if guess.kinds else ""
+    if kind not in OUTDOORS | INDOORS:
+        return [*turns, (place, "I cannot tell whether it is indoors or outdoors.")]
+    is_out = kind in OUTDOORS
+    word = "" if " or " in place else "Yes, it" if ("outside" in place or "outdoors" in place) == is_out else "No, it"
+    where = "outdoors" if is_out else "indoors"
+    answer = f"{word or 'It'} is probably {where}, because I see {with_article(kind)}."
+    if not guess.is_sure:
+        answer = f"It may be {where}, but I am not sure."
+    return [*turns, (place, answer)]
 
 
 def _ask_how_sure(rng: random.Random, guess: Guess) -> Turns:

@@ -41,3 +41,15 @@ GROUPS = {
     "instrument": INSTRUMENTS,
     "device": DEVICES,
 }
+OUTDOORS = frozenset(
+    """car truck bus van motorcycle bicycle train boat ship airplane airship aircraft rocket tractor sled parachute
+    building house church castle palace tower bridge fence fountain monument mailbox patio ride
+    mountain lake valley beach cliff promontory sandbar geyser
+    elephant zebra bison antelope hippopotamus camel whale shark fox wolf bear eagle""".split()
+) | {"race car", "railway car", "construction crane", "traffic light"}
+"""Kinds of things that are hardly ever indoors."""
+INDOORS = frozenset(
+    """table desk bed sofa cabinet piano computer keyboard television printer photocopier radio oven stove refrigerator
+    bathtub sink curtain lamp pillow quilt""".split()
+) | {"piece of furniture", "household appliance", "coffee maker", "computer mouse", "remote control"}
+"""Kinds of things that are hardly ever outdoors."""

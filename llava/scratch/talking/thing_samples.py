@@ -24,7 +24,7 @@ _PROTOTYPE_SHARE, _DOUBT_SHARE = 0.5, 0.04
 _PHOTO_SHARES = {"texture": 0.85, "gradient": 0.85, "blobs": 0.85, "plain": 0.25, "white": 0.25}
 # Of the prototypes, this share is a mixture of two or three, of which the encoder is unsure, as of many photographs;
 # and so many of those with one unsure guess have another one beside it.
-_MIXED_SHARE, _SECOND_SHARE = 0.12, 0.3
+_MIXED_SHARE, _SECOND_SHARE = 0.3, 0.45
 # Looks at nothing are drawn again where the encoder takes them for something, so many times.
 _MOST_TRIES = 20
 
