@@ -73,7 +73,7 @@ _SIGLIP_DEFAULTS = {
 }
 # A lexical tower's features are rows of three labels, EfficientNet-lite's features and class logits, and an RGB mean.
 # ``max_words``: how many tokens the text about an image may have; ``colours``: the means that a thing's colour is;
-# ``guesses``: whether the text begins with what EfficientNet takes the image for.
+# ``guesses``: whether the text begins with what EfficientNet takes the image for; ``faces``: whether faces are found.
 _LEXICAL_DEFAULTS: dict[str, Any] = {
     "image_size": 384,
     "hidden_size": 3 + 1280 + 1000 + 3,
@@ -81,6 +81,7 @@ _LEXICAL_DEFAULTS: dict[str, Any] = {
     "max_words": 400,
     "colours": "rgb",
     "guesses": False,
+    "faces": False,
     "things_config": {},
     "reader_config": {},
     "objects_config": {},
@@ -116,8 +117,9 @@ def _complete_lexical(values: Mapping[str, Any]) -> dict[str, Any]:
         raise CheckpointError(
             f"The vision tower's colours is {values['colours']!r:.80}; it has to be {' or '.join(LEXICAL_COLOURS)}."
         )
-    if type(values["guesses"]) is not bool:
-        raise CheckpointError(f"The vision tower's guesses is {values['guesses']!r:.80}; it has to be true or false.")
+    for name in ("guesses", "faces"):
+        if type(values[name]) is not bool:
+            raise CheckpointError(f"The vision tower's {name} is {values[name]!r:.80}; it has to be true or false.")
     for name in ("things_config", "reader_config", "objects_config"):
         if not isinstance(values[name], Mapping):
             raise CheckpointError(f"The vision tower's {name} is {values[name]!r:.80}; it has to be a JSON object.")

@@ -1,12 +1,13 @@
 """The lexical tower: an image becomes the looks of things, and a text about what is written and drawn in it.
 
-Three small networks look at an image, and their results are words of the language model or, through the projector,
+Small networks look at an image, and their results are words of the language model or, through the projector,
 soft words:
 
     things    EfficientNet-lite on the whole image: features, class logits and colour of the image and of nine cells;
               with ``guesses`` in its configuration, also the likely classes in words, and how a photograph looks
     reader    finds lines of text on the canvas and reads them
     objects   finds drawn shapes and the bars of charts on the canvas
+    faces     finds faces in what is a photograph, if the configuration has ``faces``
 
 The canvas is put together from the grid's tiles and cut to its content; without AnyRes it is the only tile. How many
 positions an image takes follows from the length of the text. The networks run in float32 on any device, and no
@@ -37,6 +38,7 @@ from llava.model.lexical.efficientnet_lite import (
     Seen,
     average_cells,
 )
+from llava.model.lexical.face_finder import FaceFinder
 from llava.model.lexical.features import check_tokenizer, lay_out, read_features
 from llava.model.lexical.frozen_norms import freeze_norms
 from llava.model.lexical.line_reader import LineReader
@@ -88,6 +90,7 @@ class LexicalVisionTower(VisionTower):
         self.things = EfficientNetLite(**values["things_config"])
         self.reader = LineReader(**values["reader_config"])
         self.objects = ObjectFinder(**values["objects_config"])
+        self.faces = FaceFinder() if values["faces"] else None
         freeze_norms(self)
         self.requires_grad_(False).eval()
         self.is_loaded = True
@@ -204,7 +207,8 @@ class LexicalVisionTower(VisionTower):
         map_HWC = seen.map_TCHW[0].permute(1, 2, 0)
         map_SS = locate_thing(self.things.classify(map_HWC) - self.things.classify(0 * map_HWC), logits_K)
         if is_photo(canvas_CHW, map_SS, said):
-            return write_photo(look_at_photo(pixels_1CHW[0], map_SS, logits_K))
+            faces = self.faces.find(canvas_CHW) if self.faces is not None else []
+            return write_photo(look_at_photo(pixels_1CHW[0], map_SS, logits_K, faces))
         return guess_things(logits_K)
 
     def _look(self, pixels_1CHW: torch.Tensor, seen: Seen) -> torch.Tensor:

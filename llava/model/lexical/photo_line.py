@@ -5,6 +5,7 @@
     Photo, perhaps of a lake or a valley, at the top. It is blue. The background is white at the top and green at the
     bottom. The photo is dark.
     Photo of something in the center. It is gray. It is a black and white photo.
+    Photo of a person on the left. The clothes are blue. There are three people in the photo. The photo is bright.
 
 Sentences of this form are what the language model answers with, because copying is what a small one does most surely.
 """
@@ -20,6 +21,8 @@ from llava.model.lexical.description import PLACES, say_place
 from llava.model.lexical.nouns import with_article
 from llava.model.lexical.thing_guesses import sum_by_kind
 
+PERSON = "person"
+_NUMBERS = ("no", "one", "two", "three", "four", "five")
 Light = Literal["bright", "dark", "black and white"]
 
 # Of 205 photographs, guesses of a kind that reach the first probability were right in 87 of 101, and others in 36 of
@@ -52,6 +55,8 @@ class Photo:
         colours: one or two of its colors, the first first.
         ground: one or two of the colors around it; none where the thing fills the image.
         is_split: the first of two colors is at the top, such as the sky's, and the second at the bottom.
+        people: where the people are whose faces were found, in ``PLACES``. If the main thing is one of them, its colors
+            are those of the clothes.
     """
 
     guess: Guess
@@ -60,6 +65,12 @@ class Photo:
     ground: tuple[str, ...]
     light: Light
     is_split: bool = False
+    people: tuple[int, ...] = ()
+
+    @property
+    def shows_clothes(self) -> bool:
+        """Whether the main thing is a person whose face was found, so that the colors are those of the clothes."""
+        return bool(self.people) and self.guess.is_sure and self.guess.kinds[0] == PERSON
 
 
 def guess_main(logits_C: Tensor) -> Guess:
@@ -85,8 +96,27 @@ def write_photo(photo: Photo) -> str:
     """The line about a photograph."""
     guess = photo.guess
     start = "Photo of" if guess.is_sure or not guess.kinds else "Photo, perhaps of"
-    sentences = [f"{start} {say_placed(photo)}.", f"It is {' and '.join(photo.colours)}.", say_around(photo)]
-    return " ".join(filter(None, sentences))
+    return f"{start} {say_placed(photo)}. {say_looks(photo)} {say_around(photo)}"
+
+
+def say_looks(photo: Photo, it: str = "It is") -> str:
+    """The sentences about the main thing's colors, or the clothes', and about the people. ``it``: or "They are"."""
+    looks = f"{'The clothes are' if photo.shows_clothes else it} {' and '.join(photo.colours)}."
+    return f"{looks} {people}" if (people := say_people(photo)) else looks
+
+
+def say_people(photo: Photo) -> str:
+    """The sentence about the people that the main thing does not tell of already; "" if there is none."""
+    if len(photo.people) == 1:
+        return "" if photo.shows_clothes else f"There is a person {say_place(PLACES[photo.people[0]])}."
+    return f"There are {count_people(photo)} in the photo." if photo.people else ""
+
+
+def count_people(photo: Photo) -> str:
+    """How many people there are: "no people", "one person", "two people", "more than five people"."""
+    count = len(photo.people)
+    number = _NUMBERS[count] if count < len(_NUMBERS) else f"more than {_NUMBERS[-1]}"
+    return f"{number} {'person' if count == 1 else 'people'}"
 
 
 def say_placed(photo: Photo) -> str:

@@ -10,6 +10,7 @@ counted on.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -18,8 +19,9 @@ import torch
 from torch.nn import functional as F
 
 from llava.model.lexical.colour_names import COLOURS, name_colour
+from llava.model.lexical.face_finder import Face
 from llava.model.lexical.flat_fills import find_fills
-from llava.model.lexical.photo_line import Light, Photo, guess_main
+from llava.model.lexical.photo_line import PERSON, Guess, Light, Photo, guess_main
 from llava.model.lexical.thing_guesses import class_names, sum_by_kind
 
 _SIDE = 96
@@ -44,6 +46,14 @@ _SHADED_WHITE = 180
 # Mean brightness of a dark image, and the mean difference of the channels in one without colors, 0 to 1.
 _DARK, _COLOURLESS = 0.2, 0.02
 _BITS = 5
+# A face of this part of the image's height is the main thing's, unless that is surely something that nobody wears.
+_LEAST_FACE = 0.1
+_WORN = frozenset(
+    """apron armor bandage belt cap coat dress glasses glove hair hat helmet makeup mask microphone necklace scarf shirt
+    skirt suit sweater swimsuit tie umbrella underwear""".split()
+) | {"hair clip", "pair of trousers", "piece of clothing", PERSON}
+# In widths and heights of a face, from its middle and its chin: half of what is around a person, and of the clothes.
+_AROUND, _CLOTHES = (1.6, 5.0), (1.0, 2.5)
 
 Map = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.float32]
@@ -73,12 +83,20 @@ def _measure_flatness(canvas_3HW: torch.Tensor, is_thing_SS: npt.NDArray[np.bool
     return float((is_flat_HW & is_thing_HW).sum() / is_thing_HW.sum().clamp(min=1))
 
 
-def look_at_photo(pixels_3HW: torch.Tensor, map_SS: Map, logits_K: torch.Tensor) -> Photo:
-    """What a photograph's line says, by its RGB in 0..1 and by where its main thing is: ``locate_thing``."""
+def look_at_photo(pixels_3HW: torch.Tensor, map_SS: Map, logits_K: torch.Tensor, faces: Sequence[Face] = ()) -> Photo:
+    """What a photograph's line says, by its RGB in 0..1, where its main thing is (``locate_thing``), and its faces."""
     side = (_SIDE, _SIDE)
     small = F.interpolate(pixels_3HW[None].float(), side, mode="bilinear", antialias=True, align_corners=False)[0]
     pixels = small.permute(1, 2, 0).cpu().numpy()
+    guess = guess_main(logits_K)
     is_thing, is_ground = map_SS > _THING, map_SS < max(_GROUND, float(np.quantile(map_SS, _LEAST_GROUND)))
+    nearest = max(faces, key=lambda face: face.box[3] - face.box[1], default=None)
+    cell = _find_cell(map_SS * is_thing)
+    if nearest is not None and _is_main(nearest, guess):
+        guess = Guess((PERSON,), guess.name if guess.kinds[:1] == (PERSON,) else "", is_sure=True)
+        around, clothes = _mark_person(nearest, *_AROUND, with_face=True), _mark_person(nearest, *_CLOTHES)
+        cell = _find_cell(around.astype(np.float32))
+        is_thing, is_ground = (clothes if clothes.any() else around), ~around
     light = _judge_light(pixels)
     labels = _name_colours(pixels)
     inside, outside = (_count(labels[mask]) for mask in (is_thing, is_ground))
@@ -87,16 +105,33 @@ def look_at_photo(pixels_3HW: torch.Tensor, map_SS: Map, logits_K: torch.Tensor)
         score[COLOURS.index(shadow)] *= _SHADOW_WEIGHT
     first, second = np.argsort(-score, kind="stable")[:2]
     has_second = score[second] >= _LEAST_PART * score[first] and inside[second] >= _LEAST_SHARE
-    around = [i for i in np.argsort(-outside, kind="stable")[:2] if outside[i] >= _LEAST_GROUND_SHARE]
+    ground = [int(i) for i in np.argsort(-outside, kind="stable")[:2] if outside[i] >= _LEAST_GROUND_SHARE]
     bands = _find_bands(labels, is_ground)
     return Photo(
-        guess_main(logits_K),
-        _find_cell(map_SS * is_thing),
+        guess,
+        cell,
         tuple(COLOURS[i] for i in ((first, second) if has_second and score[first] > 0 else (first,))),
-        tuple(COLOURS[i] for i in bands or around),
+        tuple(COLOURS[i] for i in bands or ground),
         light,
         is_split=bool(bands),
+        people=tuple(_find_cell(_mark_person(face, 0.5, 0.0, with_face=True).astype(np.float32)) for face in faces),
     )
+
+
+def _is_main(face: Face, guess: Guess) -> bool:
+    is_near = face.box[3] - face.box[1] >= _LEAST_FACE
+    return is_near and (not guess.is_sure or guess.kinds[0] in _WORN)
+
+
+def _mark_person(face: Face, widths: float, heights: float, *, with_face: bool = False) -> npt.NDArray[np.bool_]:
+    """The cells [S, S] up to so many of a face's widths beside its middle and heights below its chin."""
+    left, top, right, bottom = face.box
+    middle, half = (left + right) / 2, widths * (right - left)
+    end = bottom + heights * (bottom - top)
+    steps = (np.arange(_SIDE) + 0.5) / _SIDE
+    is_row = (steps >= (top if with_face else bottom)) & (steps <= end)
+    is_column = (steps >= middle - half) & (steps <= middle + half)
+    return is_row[:, None] & is_column[None, :]
 
 
 def _find_bands(labels_SS: npt.NDArray[np.int64], is_ground_SS: npt.NDArray[np.bool_]) -> list[int]:

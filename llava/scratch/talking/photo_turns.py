@@ -10,17 +10,21 @@ from llava.model.lexical.colour_names import COLOURS
 from llava.model.lexical.description import PLACES, say_place
 from llava.model.lexical.nouns import is_plural, with_article
 from llava.model.lexical.photo_line import (
+    PERSON,
     Guess,
     Light,
     Photo,
+    count_people,
     name_guess,
     say_around,
     say_ground,
+    say_looks,
+    say_people,
     say_placed,
     write_photo,
 )
 from llava.scratch.talking.seen_records import ASKS_FOR_DESCRIPTION, Record, Turns, list_all, pick
-from llava.scratch.talking.thing_groups import ANIMALS, INDOORS, OUTDOORS
+from llava.scratch.talking.thing_groups import ANIMALS, CLOTHES, INDOORS, OUTDOORS
 from llava.scratch.talking.thing_turns import UNSURE, ask_about_kind, ask_beyond, make_plural
 
 _ASKS_TO_DESCRIBE = (
@@ -42,14 +46,17 @@ _ASKS_WHAT_HAPPENS = (
     "picture?;What is happening?;Describe the event."
 ).split(";")
 _PARTS = (
-    "legs;eyes;ears;windows;doors;wheels;hands;feet;faces;people;men;women;children;flowers;trees;chairs;boats;lamps;"
-    "wings;stripes;spots;buttons;fingers;heads;paws;leaves;persons;houses;books;bottles;pillars;clouds;stones"
+    "legs;eyes;ears;windows;doors;wheels;hands;feet;flowers;trees;chairs;boats;lamps;"
+    "wings;stripes;spots;buttons;fingers;paws;leaves;houses;books;bottles;pillars;clouds;stones"
 ).split(";")
-_CLOTHES = "hat;shirt;shoes;dress;glasses;trousers;jacket;bag;collar".split(";")
+_WORN = "hat;shirt;shoes;dress;glasses;trousers;jacket;bag;collar".split(";")
 _LIGHTS: tuple[Light, ...] = ("bright", "bright", "bright", "bright", "dark", "black and white")
 _GREYS = ("black", "gray", "white")
 # In this share of photographs the background's top has one color, most often the sky's, and its bottom another one.
 _SPLIT_SHARE, _SKIES = 0.3, ("blue", "blue", "blue", "white", "white", "gray", "orange", "black", *COLOURS)
+# What is unsure or a piece of clothing is taken for a person in this share, whose face was found, and beside something
+# else a face is found in that share. So many people there are.
+_PERSON_SHARE, _BESIDE_SHARE, _NUM_PEOPLE = 0.3, 0.12, (1, 1, 1, 2, 2, 3, 3, 4, 5, 6, 8)
 # Where things are: most are in the middle of a photograph.
 _CELL_WEIGHTS = (1, 2, 1, 3, 12, 3, 1, 2, 1)
 
@@ -61,16 +68,23 @@ def draw_photo(rng: random.Random, guess: Guess, thing: Mapping[str, Any] | None
     colours = tuple(rng.sample(names, rng.choice((1, 1, 2))))
     is_split = rng.random() < _SPLIT_SHARE
     cell = rng.choices(range(9), _CELL_WEIGHTS)[0]
-    if thing is not None:
+    people: tuple[int, ...] = ()
+    if thing is None:
+        can_be_person = not guess.is_sure or guess.kinds[0] in CLOTHES | {PERSON}
+        if rng.random() < (_PERSON_SHARE if can_be_person else _BESIDE_SHARE):
+            people = tuple(rng.choices(range(9), _CELL_WEIGHTS, k=rng.choice(_NUM_PEOPLE)))
+            guess = Guess((PERSON,), is_sure=True) if can_be_person and rng.random() < 0.8 else guess
+    else:
         known = [colour for colour in (thing.get("colours") or ()) if colour in COLOURS][:2]
         colours, cell = tuple(known) or colours, thing["cell"]
         light = light if known and light != "black and white" else "bright"
+    ground: tuple[str, ...] = ()
     if is_split:
         ground = (rng.choice(_SKIES if light == "bright" else names), rng.choice(names))
         is_split = ground[0] != ground[1] and ground[0] in names
     if not is_split:
         ground = tuple(rng.sample(names, rng.choice((1, 2, 2)))) if rng.random() < 0.92 else ()
-    return Photo(guess, cell, colours, ground, light, is_split)
+    return Photo(guess, cell, colours, ground, light, is_split, people)
 
 
 def talk_about_photo(rng: random.Random, photo: Photo, others: Sequence[str], facts: Mapping[str, str]) -> Turns:
@@ -84,14 +98,25 @@ def talk_about_photo(rng: random.Random, photo: Photo, others: Sequence[str], fa
     guess = photo.guess
     first = (rng.choice(_ASKS_WHAT), _name(rng, guess))
     _ask_for_details(rng, record, photo)
-    _ask_for_looks(rng, record, photo)
-    record.turns += _ask_for_hidden(rng, guess)
+    if photo.shows_clothes:
+        _ask_for_clothes(rng, record, photo)
+    else:
+        _ask_for_looks(rng, record, photo)
+    _ask_for_people(rng, record, photo)
+    record.turns += _ask_for_hidden(rng, photo)
+    if photo.shows_clothes:
+        record.turns += ask_beyond(rng, PERSON)
+        return _finish(rng, record, first)
     if guess.is_sure:
         thing = {"name": guess.name or guess.kinds[0], "kind": guess.kinds[0]}
         record.turns += ask_about_kind(rng, thing, others, facts)
         record.turns += _ask_how_sure(rng, guess) + _ask_beside(rng, photo, thing)
     else:
         record.turns += _ask_whether_unsure(rng, guess, others) + ask_beyond(rng, " ".join(guess.kinds))
+    return _finish(rng, record, first)
+
+
+def _finish(rng: random.Random, record: Record, first: tuple[str, str]) -> Turns:
     record.ask_shortly(rng, 0.15).shorten(rng, 16)
     return [first, *record.turns]
 
@@ -111,10 +136,11 @@ def _ask_for_details(rng: random.Random, record: Record, photo: Photo) -> None:
     if not guess.kinds:
         start = pick(rng, "I am not sure what this is.", "I cannot tell what this is.")
         looks = f"It is {colours}, {say_place(PLACES[photo.cell])}."
+        looks = " ".join(filter(None, (looks, say_people(photo))))
     else:
         show = "shows" if guess.is_sure else "may show"
         start = f"{pick(rng, 'The image', 'The photo')} {show} {say_placed(photo)}."
-        looks = f"{'They are' if _is_many(guess) else 'It is'} {colours}."
+        looks = say_looks(photo, "They are" if _is_many(guess) else "It is")
     asks = _ASKS_FOR_DETAILS
     if guess.is_sure:
         asks = [*asks, *(f"Describe the {noun}." for noun in {guess.kinds[0], guess.name} - {""})]
@@ -126,30 +152,78 @@ def _ask_for_details(rng: random.Random, record: Record, photo: Photo) -> None:
 
 def _ask_for_looks(rng: random.Random, record: Record, photo: Photo) -> None:
     """Adds questions for the colors and the place of a photo's main thing, its background and its light."""
-    guess, place = photo.guess, say_place(PLACES[photo.cell])
-    are_many = _is_many(guess)
+    guess = photo.guess
     noun = f"the {rng.choice([guess.name or guess.kinds[0], guess.kinds[0]])}" if guess.is_sure else "it"
-    asked = rng.choice((noun, "they" if are_many else "it"))
-    be, it = ("are", f"{noun} are") if are_many else ("is", f"{noun} is")
-    lower, it = it, it[0].upper() + it[1:]
+    be = "are" if _is_many(guess) else "is"
+    asked = rng.choice((noun, "they" if be == "are" else "it"))
     colours = " and ".join(photo.colours)
     question = pick(rng, f"What color {be} {asked}?", f"What colour {be} {asked}?", f"Which color {be} {asked}?",
                     f"What is the color of {'it' if asked == 'it' else noun}?")  # fmt: skip
-    record.ask(question, f"{it} {colours}.", photo.colours[0])
+    record.ask(question, f"{_begin(noun)} {be} {colours}.", photo.colours[0])
     colour = rng.choice(photo.colours if rng.random() < 0.5 else [each for each in COLOURS if each not in colours])
     word = "Yes" if colour in photo.colours else "No"
-    record.ask(f"{be.capitalize()} {asked} {colour}?", f"{word}, {lower} {colours}.", word)
+    record.ask(f"{be.capitalize()} {asked} {colour}?", f"{word}, {noun} {be} {colours}.", word)
+    _ask_around(rng, record, photo, noun, asked)
+
+
+def _ask_for_clothes(rng: random.Random, record: Record, photo: Photo) -> None:
+    """The same for a person."""
+    colours = " and ".join(photo.colours)
+    worn = rng.choice(("clothes", "clothes", "clothing", "outfit", *_WORN[1:5]))
+    question = pick(rng, "What color {} the {}?", "What color {} the person's {}?", "What color {} her {}?",
+                    "What colour {} his {}?").format("are" if worn.endswith("s") else "is", worn)  # fmt: skip
+    record.ask(question, f"The clothes are {colours}.", photo.colours[0])
+    question = pick(rng, "What is the person wearing?", "What does she wear?", "What is he wearing?",
+                    "What are they wearing?", "Describe the clothes.")  # fmt: skip
+    record.ask(question, f"The clothes are {colours}, but I cannot tell more.")
+    _ask_around(rng, record, photo, "the person", rng.choice(("the person", "the person", "the woman", "the man")))
+
+
+def _ask_around(rng: random.Random, record: Record, photo: Photo, noun: str, asked: str) -> None:
+    """Adds questions for all colors, for the place of the main thing, its background and the light."""
+    place, be = say_place(PLACES[photo.cell]), "are" if _is_many(photo.guess) else "is"
     record.ask(pick(rng, "What colors do you see?", "Which colors are in the image?", "What colors are there?"),
                f"I see {list_all(list(dict.fromkeys((*photo.colours, *photo.ground))))}.")  # fmt: skip
     question = pick(rng, f"Where {be} {asked}?", f"Where in the image {be} {asked}?",
                     f"Where {be} {asked} in the photo?", f"In which part of the photo {be} {asked}?")  # fmt: skip
-    record.ask(question, f"{it} {place} of the image.")
+    record.ask(question, f"{_begin(noun)} {be} {place} of the image.")
     other = rng.choice([photo.cell, rng.choice((1, 3, 4, 5, 7))])
     word = "Yes" if other == photo.cell else "No"
-    record.ask(f"{be.capitalize()} {asked} {say_place(PLACES[other])}?", f"{word}, {lower} {place}.", word)
-    _ask_for_side(rng, record, photo.cell, asked, lower)
+    record.ask(f"{be.capitalize()} {asked} {say_place(PLACES[other])}?", f"{word}, {noun} {be} {place}.", word)
+    _ask_for_side(rng, record, photo.cell, asked, f"{noun} {be}")
     _ask_for_background(rng, record, photo, noun)
     _ask_for_light(rng, record, photo.light)
+
+
+def _ask_for_people(rng: random.Random, record: Record, photo: Photo) -> None:
+    """Adds questions whether and where people are, how many, and who they are."""
+    count, said = len(photo.people), count_people(photo)
+    named = rng.choice(("people", "people", "persons", "faces", "men", "women", "children", "heads"))
+    question = pick(rng, "How many {} are there?", "How many {} do you see?", "How many {} are in the photo?",
+                    "How many {} can you see?", "Count the {}.", "Number of {}?").format(named)  # fmt: skip
+    if count or rng.random() < 0.5:
+        record.ask(question, f"I see {said}.", said.partition(" ")[0] if 0 < count < 6 else said)
+    question = pick(rng, "Is there a person?", "Are there people in the photo?", "Do you see anybody?",
+                    "Are there any people?", "Is there a face?", "Do you see a human?", "Is anyone here?")  # fmt: skip
+    one = (
+        f"a person {say_place(PLACES[photo.cell if photo.shows_clothes else photo.people[0]])}" if count == 1 else said
+    )
+    word = "Yes" if count else "No"
+    if count or photo.guess.kinds[:1] != (PERSON,):
+        record.ask(question, f"{word}, I see {one}.", word)
+    if not count:
+        return
+    if count == 1 and not photo.shows_clothes:
+        question = pick(rng, "Where is the person?", "Where is the face?", "Where is the man?", "Where is the woman?")
+        record.ask(question, f"The person is {say_place(PLACES[photo.people[0]])} of the image.")
+    question = pick(rng, "Who is this?", "Who is the person?", "Is it a man or a woman?", "How old is the person?",
+                    "Is she smiling?", "Is he happy?", "What is the person doing?", "What is she looking at?",
+                    "What is her name?", "Who are they?", "Do you know him?")  # fmt: skip
+    record.ask(question, "I cannot tell that from the image.")
+
+
+def _begin(noun: str) -> str:
+    return f"{noun[0].upper()}{noun[1:]}"
 
 
 def _ask_for_background(rng: random.Random, record: Record, photo: Photo, noun: str) -> None:
@@ -177,7 +251,10 @@ def _ask_for_background(rng: random.Random, record: Record, photo: Photo, noun: 
         else_ = pick(rng, "What else do you see?", "Is there anything else in the image?", "What else is in the photo?",
                      "Do you see anything else?")  # fmt: skip
         around = f" The background is {say_ground(photo)}." if photo.ground else ""
-        record.ask(else_, f"I see nothing else that I know.{around}")
+        seen = "nothing else that I know"
+        if photo.people and not photo.shows_clothes:
+            seen = f"{count_people(photo)}, too"
+        record.ask(else_, f"I see {seen}.{around}")
 
 
 def _ask_for_side(rng: random.Random, record: Record, cell: int, asked: str, lower: str) -> None:
@@ -218,21 +295,31 @@ def _ask_for_light(rng: random.Random, record: Record, light: Light) -> None:
     record.ask(question, f"{what.capitalize()} is {kind}." if is_open else f"{word}, {what} is {kind}.")
 
 
-def _ask_for_hidden(rng: random.Random, guess: Guess) -> Turns:
+def _ask_for_hidden(rng: random.Random, photo: Photo) -> Turns:
     """Asks for what a line about a photo never tells: numbers of parts, clothes, what touches it, and in or outdoors.
 
     In which a kind of thing is seen almost always is told.
     """
+    guess = photo.guess
     known = {make_plural(kind) for kind in guess.kinds}
-    part, wear = rng.choice([part for part in _PARTS if part not in known]), rng.choice(_CLOTHES)
+    part, wear = rng.choice([part for part in _PARTS if part not in known]), rng.choice(_WORN)
     count = pick(rng, "How many {} are there?", "How many {} do you see?", "How many {} are in the photo?",
                  "How many {} can you see?", "Count the {}.").format(part)  # fmt: skip
     noun = f"the {guess.kinds[0]}" if guess.is_sure and rng.random() < 0.7 else "it"
     be = "are" if guess.is_sure and noun != "it" and is_plural(guess.kinds[0]) else "is"
-    beyond = pick(rng, f"What {be} {noun} lying on?", f"What {be} {noun} standing on?", f"What {be} {noun} made of?",
-                  f"What {be} {noun} sitting on?", f"What {be} on the left of {noun}?", f"Who {be} holding {noun}?",
-                  "Where was this photo taken?", f"Which way {be} {noun} facing?", "Is it sunny or raining?",
-                  f"What color is the {wear}?", f"What is the person wearing? Is it a {wear}?")  # fmt: skip
+    beyond = pick(
+        rng,
+        f"What {be} {noun} lying on?",
+        f"What {be} {noun} standing on?",
+        f"What {be} {noun} made of?",
+        f"What {be} {noun} sitting on?",
+        f"What {be} on the left of {noun}?",
+        f"Who {be} holding {noun}?",
+        "Where was this photo taken?",
+        f"Which way {be} {noun} facing?",
+        "Is it sunny or raining?",
+        *() if photo.people else (f"What color is the {wear}?", f"Is the person wearing a {wear}?"),
+    )
     turns = [(count, f"I cannot tell how many {part} there are."), (beyond, "I cannot tell that from the image.")]
     place = pick(rng, "Is this indoors or outdoors?", "Was this taken indoors or outdoors?", "Is it outdoors?",
                  "Is it inside or outside?", "Is this photo from inside a room?", "Is this outside?")  # fmt: skip
