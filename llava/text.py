@@ -13,6 +13,7 @@ import io
 import os
 import re
 import sys
+from collections.abc import Sequence
 from typing import Any, TextIO
 
 _MOST_NAMED = 120  # characters of a file's name
@@ -51,6 +52,11 @@ def fit_line(text: str, most: int = 200) -> str:
     r"""The text on one line and no longer than ``most``: controls, tabs and line breaks are escaped, as ``\n``."""
     text = _BREAKS.sub(lambda found: _escape(ord(found[0])), make_visible(text))
     return text if len(text) <= most else text[: most - 3] + "..."
+
+
+def list_all(items: Sequence[str]) -> str:
+    """Items as an enumeration in a sentence: "a, b and c"."""
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
 
 
 def name_safely(name: str) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from llava.errors import CheckpointError, LlavaError, Notice
 from llava.model.assembled.pretrained_parts import MissingParts, Parts
+from llava.text import list_all
 
 DEFAULT_MODEL = "default"
 EMBEDDED, SMALL, TALKING = "embedded", "small", "talking"
@@ -78,7 +79,7 @@ def find_talking() -> Path:
         return found
     if parts.missing:
         size_mb = sum(part.wheel_bytes for part in parts.missing) / 1e6
-        names = " and ".join(part.name for part in parts.missing)
+        names = list_all([part.name for part in parts.missing])
         licences = ", ".join(dict.fromkeys(part.licence for part in parts.missing))
         raise MissingParts(f"The talking model needs {names} ({size_mb:.0f} MB, {licences}): {parts.say_command()}")
     return assemble(parts)

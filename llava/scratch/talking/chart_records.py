@@ -13,11 +13,11 @@ from llava.scratch.talking.seen_records import (
     ask_description,
     ask_for_option,
     ask_unknown,
-    list_all,
     pick,
     place_row,
 )
 from llava.synth.scene import SCENE_COLORS
+from llava.text import list_all
 
 TOPICS = (
     "Units sold;Sales;Visitors;Revenue;Rainfall;Votes;Population;Score;Temperature;Production;Students;Profit;"

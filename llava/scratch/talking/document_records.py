@@ -39,7 +39,6 @@ from llava.scratch.talking.seen_records import (
     ask_for_text,
     ask_unknown,
     is_shown,
-    list_all,
     pick,
     place_row,
     quote,
@@ -49,6 +48,7 @@ from llava.scratch.talking.shape_records import draw_comparison_record, draw_sha
 from llava.scratch.talking.sign_records import draw_lines_record, draw_sign_record
 from llava.scratch.talking.topic_records import draw_topic_record
 from llava.synth import words
+from llava.text import list_all
 
 _COLUMNS: dict[str, Callable[[random.Random], str]] = {
     "Name": lambda r: r.choice(FIRST_NAMES),

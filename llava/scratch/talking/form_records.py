@@ -15,12 +15,12 @@ from llava.scratch.talking.seen_records import (
     ask_for_option,
     ask_for_text,
     ask_unknown,
-    list_all,
     pick,
     place_row,
     say_missing,
 )
 from llava.synth import words
+from llava.text import list_all
 
 _TITLES = ("Registration form", "Order form", "Invoice", "Visitor pass", "Boarding pass", "Profile", "Details")
 # Fields of which one answers a question for another.

@@ -15,9 +15,10 @@ from llava.scratch.talking.chart_records import (
     name_axes,
 )
 from llava.scratch.talking.drawn_values import CITIES
-from llava.scratch.talking.seen_records import Record, ask_description, ask_unknown, list_all, pick
+from llava.scratch.talking.seen_records import Record, ask_description, ask_unknown, pick
 from llava.synth import words
 from llava.synth.scene import SCENE_COLORS
+from llava.text import list_all
 
 _NAMES = (
     CITIES,

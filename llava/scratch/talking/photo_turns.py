@@ -23,9 +23,10 @@ from llava.model.lexical.photo_line import (
     say_placed,
     write_photo,
 )
-from llava.scratch.talking.seen_records import ASKS_FOR_DESCRIPTION, Record, Turns, list_all, pick
+from llava.scratch.talking.seen_records import ASKS_FOR_DESCRIPTION, Record, Turns, pick
 from llava.scratch.talking.thing_groups import ANIMALS, CLOTHES, INDOORS, OUTDOORS
 from llava.scratch.talking.thing_turns import UNSURE, ask_about_kind, ask_beyond, make_plural
+from llava.text import list_all
 
 _ASKS_TO_DESCRIBE = (
     "Describe the image.;Say what you see.;Describe this photo.;Describe this image in one sentence.;Tell me what "

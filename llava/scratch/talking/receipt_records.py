@@ -22,12 +22,12 @@ from llava.scratch.talking.seen_records import (
     ask_description,
     ask_for_text,
     ask_unknown,
-    list_all,
     pick,
     place_row,
     say_missing,
 )
 from llava.synth import words
+from llava.text import list_all
 
 _SHOPS = ("Market", "Cafe", "Bakery", "Grocery", "Deli", "Store", "Kitchen", "Books", "Bistro", "Supermarket", "Shop")
 _THANKS = ("Thank you!", "Thank you for your visit", "Have a nice day")

@@ -161,11 +161,6 @@ def quote(rng: random.Random, text: str) -> str:
     return rng.choice((f'"{text}"', text, text))
 
 
-def list_all(items: Sequence[str]) -> str:
-    """Items as an enumeration in a sentence: "a, b and c"."""
-    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
-
-
 def ask_description(rng: random.Random) -> str:
     """A request for a description."""
     return rng.choice(ASKS_FOR_DESCRIPTION)

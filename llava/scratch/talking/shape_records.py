@@ -24,11 +24,11 @@ from llava.scratch.talking.seen_records import (
     ask_for_option,
     ask_unknown,
     ask_where_no_text_is,
-    list_all,
     pick,
 )
 from llava.synth.drawing import SHAPES
 from llava.synth.scene import SCENE_COLORS
+from llava.text import list_all
 
 # In this share of the comparisons a word is asked for, so that what is looked up is the first thing that is said.
 _SHORT_SHARE = 0.5

@@ -17,12 +17,12 @@ from llava.scratch.talking.seen_records import (
     ask_description,
     ask_for_option,
     ask_unknown,
-    list_all,
     pick,
     place_row,
     quote,
 )
 from llava.synth import words
+from llava.text import list_all
 
 # Requests to read all that there is.
 _READ = (

@@ -18,12 +18,12 @@ from llava.scratch.talking.seen_records import (
     ask_description,
     ask_for_missing,
     ask_where_no_text_is,
-    list_all,
     pick,
 )
 from llava.scratch.talking.thing_groups import ANIMALS, FOODS, GROUPS
 from llava.synth.drawing import SHAPES
 from llava.synth.scene import SCENE_COLORS
+from llava.text import list_all
 
 _ASKED_GROUPS = {group: GROUPS[group] for group in ("animal", "vehicle", "plant", "building")}
 _HIDDEN = (
