@@ -1,13 +1,15 @@
-"""The questions about the photographs of edition i, as talking_photo_questions.txt holds them: how it is read."""
+"""The questions about photographs, in talking_photo_questions.txt and the file beside it: how they are read."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from benchmarks.talking_editions import read_question
 
-GROUPS = frozenset(("color", "background", "place", "count", "light", "detail", "cannot tell"))
+FILES = ("talking_photo_questions.txt", "talking_photo_questions_bcd.txt")  # of edition i; of editions b, c and d
+GROUPS = frozenset(("color", "background", "place", "count", "light", "detail", "what", "cannot tell"))
 COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white", "grey")
 PLACES = {  # how a place may be called; only the first words of each are wrong where another place is right
     "left": ("left",),
@@ -18,11 +20,12 @@ PLACES = {  # how a place may be called; only the first words of each are wrong 
 }
 
 
-def read_questions() -> dict[str, list[dict[str, Any]]]:
-    """The questions of each image, by its path in talking_truths.txt."""
+def read_questions(files: Iterable[str] = FILES) -> dict[str, list[dict[str, Any]]]:
+    """The questions of each image of some files, by its path in talking_truths.txt."""
     asked: dict[str, list[dict[str, Any]]] = {}
     rows: list[dict[str, Any]] = []
-    for line in Path(__file__).with_suffix(".txt").read_text(encoding="utf-8").splitlines():
+    texts = [Path(__file__).with_name(file).read_text(encoding="utf-8") for file in files]
+    for line in "".join(texts).splitlines():
         if line.startswith("= "):
             rows = asked.setdefault(line[2:], [])
         elif line and not line.startswith("#"):

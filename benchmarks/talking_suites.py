@@ -17,6 +17,7 @@ Those are edition a. Edition b has other contents, looks and sources, for judgin
 
     photos_b          gradio, imgaug, fastbook, ultralytics (PyPI), forensics-samples-files, hugin-data,
                       mate-backgrounds, palapeli-data (Debian): photographs with one clear subject
+    photos_b_chat     the same, asked as people chat about a photo: talking_photo_questions_bcd.txt
     drawn_b           as drawn, but by talking_edition_b.py and .txt
 
 Edition c is like b, made by somebody who had seen neither the model's training nor its answers:
@@ -24,6 +25,7 @@ Edition c is like b, made by somebody who had seen neither the model's training 
     photos_c          gnome-control-center-data (GPL-2+, CC0), gimp-help-en (GFDL), imagemagick-6-doc (ImageMagick),
                       kphotoalbum (GPL-2+), lomiri-wallpapers-16.04 (CC-BY and CC-BY-SA 4.0, CC0), and
                       golang-github-disintegration-imaging-dev (MIT), all of Debian
+    photos_c_chat     the same, asked as photos_b_chat is
     drawn_c           as drawn, but by talking_edition_c.py and .txt
 
 Edition d is made the same way, of what people try first: ordinary things in their ordinary looks:
@@ -32,6 +34,7 @@ Edition d is made the same way, of what people try first: ordinary things in the
                       python-kivy-examples (MIT), lebiniou-data (CC0), digikam-data, scribus-template (GPL-2+),
                       wx3.2-examples (wxWindows), examples of Qt 5 and lomiri-ui-toolkit (LGPL-3), all of Debian, and
                       ascii-magic (MIT) and scikit-learn (BSD) of PyPI
+    photos_d_chat     the same, asked as photos_b_chat is
     drawn_d           as drawn, but by talking_edition_d.py and .txt
 
 Edition e is like d, with other contents, looks, faces and sources:
@@ -395,10 +398,13 @@ SUITES: dict[str, Callable[[Path, Path], Truths]] = {
     "stamps_textured": partial(build_stamps, True),
     "drawn": partial(build_drawn, "a"),
     "photos_b": partial(build_photos, "photos_b"),
+    "photos_b_chat": partial(build_asked_photos, "photos_b"),
     "drawn_b": partial(build_drawn, "b"),
     "photos_c": partial(build_photos, "photos_c"),
+    "photos_c_chat": partial(build_asked_photos, "photos_c"),
     "drawn_c": partial(build_drawn, "c"),
     "photos_d": partial(build_photos, "photos_d"),
+    "photos_d_chat": partial(build_asked_photos, "photos_d"),
     "drawn_d": partial(build_drawn, "d"),
     "photos_e": partial(build_photos, "photos_e"),
     "drawn_e": partial(build_drawn, "e"),

@@ -1,4 +1,4 @@
-"""The questions of edition i's photographs (talking_photo_questions.txt): what they ask, and how answers are judged."""
+"""The questions about photographs (talking_photo_questions*.txt): what they ask, and how answers are judged."""
 
 from __future__ import annotations
 
@@ -12,13 +12,18 @@ import pytest
 from PIL import Image
 
 from benchmarks import talking_suites
-from benchmarks.talking_photo_questions import GROUPS, read_questions
+from benchmarks.talking_photo_questions import FILES, GROUPS, read_questions
 from llava.eval.photo_truths import read_folder
 from llava.eval.scoring.sentence_answers import judge
 from llava.synth.truth import Truth
 
+EDITIONS = [(FILES[0], "i"), (FILES[1], "bcd")]
 ASKED = read_questions()
 ROWS = [row for rows in ASKED.values() for row in rows]
+
+
+def rows_of(file: str) -> list[dict[str, Any]]:
+    return [row for rows in read_questions([file]).values() for row in rows]
 
 
 def truth_of(row: dict[str, Any]) -> Truth:
@@ -30,24 +35,37 @@ def find(question: str) -> dict[str, Any]:
     return row
 
 
-def test_the_questions_are_asked_of_photographs_of_the_edition() -> None:
-    known = {path for path, _ in talking_suites.read_truths("photos_i")}
-    assert set(ASKED) - known == set()
+@pytest.mark.parametrize(("file", "editions"), EDITIONS)
+def test_the_questions_are_asked_of_photographs_of_their_editions(file: str, editions: str) -> None:
+    known = {path for letter in editions for path, _ in talking_suites.read_truths(f"photos_{letter}")}
+    assert set(read_questions([file])) - known == set()
+
+
+def test_every_photograph_of_editions_b_to_d_is_asked_two_to_four_questions() -> None:
+    asked = read_questions(FILES[1:])
+    for letter in "bcd":
+        assert all(2 <= len(asked.get(path, ())) <= 4 for path, _ in talking_suites.read_truths(f"photos_{letter}"))
+
+
+def test_no_question_is_asked_twice_of_a_photograph() -> None:
     pairs = [(path, row["question"]) for path, rows in ASKED.items() for row in rows]
     assert len(pairs) == len(set(pairs))
 
 
-def test_every_group_has_enough_questions() -> None:
-    counts = Counter(row["group"] for row in ROWS)
-    assert set(counts) == GROUPS
+@pytest.mark.parametrize(("file", "groups"), [(FILES[0], GROUPS - {"what"}), (FILES[1], GROUPS)])
+def test_every_group_has_enough_questions(file: str, groups: frozenset[str]) -> None:
+    counts = Counter(row["group"] for row in rows_of(file))
+    assert set(counts) == groups
     assert min(counts.values()) >= 20
     assert all((row["form"] == "cannot tell") == (row["group"] == "cannot tell") for row in ROWS)
 
 
-def test_yes_is_as_often_right_as_no_and_one_is_not_the_usual_count() -> None:
-    said = Counter(row["answers"][0] for row in ROWS if row["form"] == "yes/no")
+@pytest.mark.parametrize("file", FILES)
+def test_yes_is_as_often_right_as_no_and_one_is_not_the_usual_count(file: str) -> None:
+    rows = rows_of(file)
+    said = Counter(row["answers"][0] for row in rows if row["form"] == "yes/no")
     assert said["yes"] == said["no"]
-    counted = Counter(row["answers"][0] for row in ROWS if row["form"] == "number")
+    counted = Counter(row["answers"][0] for row in rows if row["form"] == "number")
     assert counted["1"] < sum(counted.values()) / 2
 
 
@@ -88,7 +106,10 @@ def test_an_image_is_cut_out_of_a_puzzle_without_its_border(tmp_path: Path) -> N
     assert red > 150 > 100 > green
 
 
-def test_the_folder_asks_what_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("file", "editions"), EDITIONS)
+def test_the_folders_ask_what_is_written(
+    file: str, editions: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def build(suite: str, folder: Path, packages: Path) -> talking_suites.Truths:
         pairs = talking_suites.read_truths(suite)
         return [
@@ -97,8 +118,13 @@ def test_the_folder_asks_what_is_written(tmp_path: Path, monkeypatch: pytest.Mon
         ]
 
     monkeypatch.setattr(talking_suites, "build_photos", build)
-    truths = talking_suites.SUITES["photos_i_chat"](tmp_path, tmp_path / "packages")
-    talking_suites.write_truths(tmp_path, truths)
-    questions = read_folder(tmp_path)
-    assert [one.question for one in questions] == [row["question"] for row in truths]
-    assert Counter(one.group for one in questions) == Counter(row["group"] for row in ROWS)
+    groups: Counter[str] = Counter()
+    for letter in editions:
+        folder = tmp_path / letter
+        folder.mkdir()
+        truths = talking_suites.SUITES[f"photos_{letter}_chat"](folder, tmp_path / "packages")
+        talking_suites.write_truths(folder, truths)
+        questions = read_folder(folder)
+        assert [one.question for one in questions] == [row["question"] for row in truths]
+        groups.update(one.group for one in questions)
+    assert groups == Counter(row["group"] for row in rows_of(file))
