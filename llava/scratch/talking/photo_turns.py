@@ -40,11 +40,11 @@ _ASKS_FOR_DETAILS = (
     "everything in the photo.;What do you see in the photo? Be detailed.;Explain what the image shows.;Write a "
     "detailed description.;Please describe this image as well as you can.;Tell me about this photo.;Describe the "
     "scene.;Describe this place.;Describe this view.;Describe the room.;Describe the street.;Describe the landscape.;"
-    "Describe the surroundings.;Describe the picture for somebody who cannot see it.;Give me many details."
+    "Describe the surroundings.;Describe the photo for somebody who cannot see it.;Give me many details."
 ).split(";")
 _ASKS_WHAT_HAPPENS = (
     "What is happening in this photo?;What is going on here?;Describe what is happening.;What's going on in this "
-    "picture?;What is happening?;Describe the event."
+    "image?;What is happening?;Describe the event."
 ).split(";")
 _PARTS = (
     "legs;eyes;ears;windows;doors;wheels;hands;feet;flowers;trees;chairs;boats;lamps;"
