@@ -17,10 +17,19 @@ from llava.model.lexical.capital_i import mend_capitals
         ("lNFO", "INFO"),
         ("l am here, l'm late", "I am here, I'm late"),
         ("TAXl", "TAXI"),
+        ("Apple lnc.", "Apple Inc."),
+        ("ls it lvy? ld card", "Is it Ivy? Id card"),
     ],
 )
 def test_an_l_before_a_consonant_begins_no_word(read: str, meant: str) -> None:
     assert mend_capitals(read) == meant
+
+
+@pytest.mark.parametrize(
+    "text", ["ls -l", "lstat(path)", "lr = 0.01", "lst=[]", "Smith & Sons ltd", "ln 2", "/usr/bin/lsof"]
+)
+def test_code_and_abbreviations_stay(text: str) -> None:
+    assert mend_capitals(text) == text
 
 
 @pytest.mark.parametrize(

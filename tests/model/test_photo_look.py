@@ -8,8 +8,9 @@ import torch
 
 from llava.model.lexical.efficientnet_lite import NUM_CLASSES
 from llava.model.lexical.nouns import with_article
+from llava.model.lexical.photo_frame import cut, find_frame
 from llava.model.lexical.photo_line import Guess, Photo, guess_main, name_guess, write_photo
-from llava.model.lexical.photo_look import is_photo, locate_thing, look_at_photo
+from llava.model.lexical.photo_look import cut_map, is_photo, locate_thing, look_at_photo
 from llava.model.lexical.thing_guesses import class_names
 from tests.model.test_thing_guesses import logits
 
@@ -135,3 +136,34 @@ def test_pages_and_clip_art_are_no_photographs() -> None:
     shaded[:, 60:130, 60:130] = noise[:, :70, :70] // 8 + 90
     assert is_photo(shaded, (map_at((48, 48)) > 0.7).astype(np.float32), "")
     assert not is_photo(shaded, everywhere, "1 object: gray square (center).")
+
+
+def framed(ground: tuple[int, int, int], colour: int, sides: tuple[int, int]) -> torch.Tensor:
+    """A disc on a ground, uint8, within a frame. ``sides``: its width beside the photograph, and above and below it."""
+    shown = (scene(ground, (230, 30, 30), (48, 48)) * 255).to(torch.uint8)
+    return torch.nn.functional.pad(shown, (sides[0], sides[0], sides[1], sides[1]), value=colour)
+
+
+@pytest.mark.parametrize(("colour", "sides"), [(255, (12, 12)), (0, (24, 24)), (0, (0, 20)), (255, (30, 0))])
+def test_a_frame_is_no_part_of_the_photograph(colour: int, sides: tuple[int, int]) -> None:
+    canvas = framed((40, 130, 50), colour, sides)
+    frame = find_frame(canvas)
+    assert cut(canvas, frame).shape == (3, SIDE, SIDE)
+    photo = look_at_photo(cut(canvas, frame) / 255, cut_map(map_at((48, 48)), frame), logits(goose=0.9))
+    assert (photo.ground, photo.is_split, photo.light) == (("green",), False, "bright")
+
+
+def test_what_stands_before_an_even_ground_has_no_frame() -> None:
+    canvas = torch.full((3, 100, 120), 255, dtype=torch.uint8)
+    canvas[:, 30:70, 40:80] = framed((40, 130, 50), 0, (0, 0))[:, 30:70, 30:70]
+    rows, columns = np.mgrid[:100, :120]
+    canvas[:, torch.from_numpy((rows - 50) ** 2 + (columns - 60) ** 2 > 400)] = 255
+    assert find_frame(canvas) == (0, 0, 1, 1)
+
+
+def test_a_blank_image_is_no_photograph_and_a_gray_wall_is_not_white() -> None:
+    everywhere = np.ones((SIDE, SIDE), np.float32)
+    for size in ((3, 40, 4000), (3, 480, 640), (3, 1, 1)):
+        assert not is_photo(torch.zeros(size, dtype=torch.uint8), everywhere, "")
+    wall = look_at_photo(scene((128, 128, 128), (128, 128, 128), (48, 48)), 0 * everywhere, logits(goose=0.9))
+    assert (wall.colours, wall.ground) == (("gray",), ("gray",))

@@ -101,6 +101,13 @@ def test_tables_of_known_heads_and_spreadsheets_are_labelled(
     assert list(map(str, find_extremes(rows))) == extremes
 
 
+def test_choices_are_no_head_and_a_box_before_a_head_is_no_part_of_its_name() -> None:
+    choices = [["Smoker?", "[x] Yes", "[ ] No"], ["Driver?", "[ ] Yes", "[x] No"], ["Adult?", "[x] Yes", "[ ] No"]]
+    assert label_cells(choices) == choices
+    files = [["[ ] File", "Size", "Date"], ["[x] a.txt", "12 kB", "1 May"], ["[ ] b.png", "3 MB", "2 May"]]
+    assert label_cells(files)[1] == ["File: [x] a.txt", "Size: 12 kB", "Date: 1 May"]
+
+
 def test_a_price_below_what_it_is_for_or_before_it_is_told_with_it() -> None:
     grid = [["Cocoa", "Latte"], ["4.10", "4.90"], ["Tea"], ["2.00"], ["Total"], ["11.00"]]
     assert label_cells(grid)[1::2] == [["Cocoa: 4.10", "Latte: 4.90"], ["Tea: 2.00"], ["Total: 11.00"]]

@@ -44,8 +44,9 @@ from llava.model.lexical.frozen_norms import freeze_norms
 from llava.model.lexical.line_reader import LineReader
 from llava.model.lexical.object_finder import ObjectFinder
 from llava.model.lexical.page_turns import read_upright
+from llava.model.lexical.photo_frame import cut, find_frame
 from llava.model.lexical.photo_line import write_photo
-from llava.model.lexical.photo_look import is_photo, locate_thing, look_at_photo
+from llava.model.lexical.photo_look import cut_map, is_photo, locate_thing, look_at_photo
 from llava.model.lexical.scene_text import describe_scene
 from llava.model.lexical.seen_images import SeenImages
 from llava.model.lexical.thing_guesses import guess_things
@@ -206,9 +207,11 @@ class LexicalVisionTower(VisionTower):
         logits_K = seen.logits_TC[0]
         map_HWC = seen.map_TCHW[0].permute(1, 2, 0)
         map_SS = locate_thing(self.things.classify(map_HWC) - self.things.classify(0 * map_HWC), logits_K)
-        if is_photo(canvas_CHW, map_SS, said):
-            faces = self.faces.find(canvas_CHW) if self.faces is not None else []
-            return write_photo(look_at_photo(pixels_1CHW[0], map_SS, logits_K, faces))
+        frame = find_frame(canvas_CHW)
+        shown_CHW, map_SS = cut(canvas_CHW, frame), cut_map(map_SS, frame)
+        if is_photo(shown_CHW, map_SS, said):
+            faces = self.faces.find(shown_CHW) if self.faces is not None else []
+            return write_photo(look_at_photo(cut(pixels_1CHW[0], frame), map_SS, logits_K, faces))
         return guess_things(logits_K)
 
     def _look(self, pixels_1CHW: torch.Tensor, seen: Seen) -> torch.Tensor:

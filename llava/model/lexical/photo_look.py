@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from llava.model.lexical.colour_names import COLOURS, name_colour
 from llava.model.lexical.face_finder import Face
 from llava.model.lexical.flat_fills import find_fills
+from llava.model.lexical.photo_frame import Frame, cut
 from llava.model.lexical.photo_line import PERSON, Guess, Light, Photo, guess_main
 from llava.model.lexical.thing_guesses import class_names, sum_by_kind
 
@@ -39,8 +40,9 @@ _LEAST_SHARE, _LEAST_PART, _LEAST_GROUND_SHARE = 0.12, 0.4, 0.2
 _LEAST_BAND_SHARE, _LEAST_BAND = 0.45, 0.25
 # A thing is in the middle third of the image if its center is not farther from the middle than this.
 _MIDDLE = 0.14
-# White is what is as bright as this quantile of an image's pixels, which has to be this bright itself.
-_BRIGHTEST, _LEAST_BRIGHTEST = 0.98, 0.6
+# White is what is as bright as this quantile of an image's pixels, which has to be this bright itself, and by so much
+# brighter than the darkest: a gray wall has no white. Of 265 photographs, one has no such difference and no white.
+_BRIGHTEST, _LEAST_BRIGHTEST, _LEAST_RANGE = 0.98, 0.6, 0.25
 # What is as bright as this, 0 to 255, is white and no gray.
 _SHADED_WHITE = 180
 # Mean brightness of a dark image, and the mean difference of the channels in one without colors, 0 to 1.
@@ -59,15 +61,18 @@ Map = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.float32]
 # More lines are read on pages alone, and of what is drawn more than this share is flat.
 _MOST_LINES, _MOST_FLAT = 6, 0.3
+# A canvas whose values differ by no more than this is blank.
+_BLANK = 8
 
 
 def is_photo(canvas_3HW: torch.Tensor, map_SS: Map, said: str) -> bool:
-    """Whether a canvas, uint8, is a photograph and no page. ``said``: what is written and drawn on it.
+    """Whether a canvas, uint8, without its frame, is a photograph and no page. ``said``: what is told of it.
 
     A photograph has no flat fills, as long as little is read in it; or, before a blurred or an even ground, nothing is
     read or found, and the thing itself is not flat, as clip art is.
     """
-    if said.count("\n") >= _MOST_LINES:
+    values_3N = canvas_3HW.flatten(1)
+    if said.count("\n") >= _MOST_LINES or int((values_3N.amax(1).int() - values_3N.amin(1).int()).max()) <= _BLANK:
         return False
     if find_fills(canvas_3HW) is None:
         return True
@@ -90,6 +95,7 @@ def look_at_photo(pixels_3HW: torch.Tensor, map_SS: Map, logits_K: torch.Tensor,
     pixels = small.permute(1, 2, 0).cpu().numpy()
     guess = guess_main(logits_K)
     is_thing, is_ground = map_SS > _THING, map_SS < max(_GROUND, float(np.quantile(map_SS, _LEAST_GROUND)))
+    is_thing = is_thing if is_thing.any() else np.ones_like(is_thing)
     nearest = max(faces, key=lambda face: face.box[3] - face.box[1], default=None)
     cell = _find_cell(map_SS * is_thing)
     if nearest is not None and _is_main(nearest, guess):
@@ -148,6 +154,13 @@ def _find_bands(labels_SS: npt.NDArray[np.int64], is_ground_SS: npt.NDArray[np.b
     return found if found[0] != found[1] else []
 
 
+def cut_map(map_SS: Map, frame: Frame) -> Map:
+    """The part of a map within a frame, as large as the whole."""
+    part = cut(torch.from_numpy(map_SS)[None], frame)[None]
+    within: Map = F.interpolate(part, (_SIDE, _SIDE), mode="bilinear", align_corners=False)[0, 0].numpy()
+    return within
+
+
 def locate_thing(logits_HWK: torch.Tensor, logits_K: torch.Tensor) -> Map:
     """How much each place of an image speaks for its likeliest kind, 0 to 1 [S, S].
 
@@ -184,7 +197,8 @@ def _judge_light(pixels_SS3: Pixels) -> Light:
 
 def _name_colours(pixels_SS3: Pixels) -> npt.NDArray[np.int64]:
     """The number of each pixel's color in ``COLOURS`` [S, S]."""
-    brightest = max(float(np.quantile(pixels_SS3.max(-1), _BRIGHTEST)), _LEAST_BRIGHTEST)
+    darkest, brightest = np.quantile(pixels_SS3.max(-1), (1 - _BRIGHTEST, _BRIGHTEST)).tolist()
+    brightest = max(brightest, _LEAST_BRIGHTEST) if brightest - darkest > _LEAST_RANGE else 1.0
     digits = (np.clip(pixels_SS3 / brightest, 0, 1) * 255).astype(np.int64) >> (8 - _BITS)
     return _colour_table()[(digits[..., 0] << (2 * _BITS)) | (digits[..., 1] << _BITS) | digits[..., 2]]
 

@@ -59,6 +59,8 @@ _SUMS = re.compile(
     r"|service|tel|phone|date|time)( (payment|back|charge|fee|costs?|ending|no|number)\b)?(\s*([^\w\s]|\d).*)?$"
 )
 
+# A box to tick before the first column stands beside each row; before others it is a choice, and no head.
+_MARK = re.compile(r"\[[x ]\] ")
 # Rows of tables that are called so are no entries.
 _WHOLE = re.compile(r"(?i)(grand )?totals?|sum|subtotal|average|mean|all")
 
@@ -214,6 +216,9 @@ def _open_table(rows: Sequence[Sequence[str]], spans: Sequence[Sequence[Span]], 
     is_known = sum(are_known) > 1 or (len(head) == _LEAST_COLUMNS - 1 and are_known[-1])
     if len(head) < _LEAST_COLUMNS - is_known or len({cell.lower() for cell in head}) < len(head):
         return None
+    if any(map(_MARK.match, head[1:])):
+        return None
+    head[0] = _MARK.sub("", head[0])
     named = head if head[0] else head[1:]
     if not all(map(_is_heading, head[: bool(head[0])] if _are_years(head[1:]) else named)):
         return None

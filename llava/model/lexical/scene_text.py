@@ -30,7 +30,7 @@ from llava.model.lexical.second_look import (
 )
 from llava.model.lexical.subplots import part_plots
 from llava.model.lexical.thin_outlines import find_outlines
-from llava.model.lexical.tick_boxes import mark_ticks
+from llava.model.lexical.tick_boxes import find_marks, mark_ticks
 from llava.model.lexical.turned_words import Read, read_slanted_labels
 
 # What is not told as an object: the parts of charts, and what carries text.
@@ -122,7 +122,9 @@ def _read_filled(
         buttons = _find_window_buttons(lines)
         shown = [each for each in shown if not any(share_within(each.box, line.box) > 0.5 for line in buttons)]
         lines = [line for line in lines if not any(line is each for each in buttons)]
-        lines = lines if canvas is None else mark_ticks(canvas, lines)
+        marks = {} if canvas is None else find_marks(canvas, lines)
+        shown = [each for each in shown if not any(share_within(each.box, mark.box) > 0.5 for mark in marks.values())]
+        lines = mark_ticks(lines, marks)
         return Scene(read_columns(_join_neighbours(_drop_marks([_level(line) for line in lines]))), shown, None)
     return Scene([line for i, line in enumerate(lines) if i not in chart.used], shown, _tabulate(chart))
 
