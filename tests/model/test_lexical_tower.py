@@ -549,3 +549,18 @@ def test_other_towers_have_no_range_of_positions() -> None:
     model = make_model()
     assert model.tiling().position_range is None
     assert plan_tiles(Size(50, 40), model.tiling()).say_positions().split()[0].isdigit()
+
+
+def test_a_bar_whose_value_is_unknown_is_ranked_by_its_length_among_those_with_values() -> None:
+    sizes = [("Ann", 12, "12"), ("Bob", -8, "-8"), ("Cem", 15, "15"), ("Dot", -3, "-3"), ("Eva", 6, "")]
+    bars, values, names = [], [], []
+    for i, (name, size, figure) in enumerate(sizes):
+        x, end = 60.0 + 60 * i, 200.0 - 10 * size
+        bars.append(Drawn("bar", "blue", (x, min(200, end), x + 40, max(200, end)), 1))
+        names.append(Text(name, (x, 330, x + 40, 345)))
+        if figure:
+            values.append(
+                Text(figure, (x + 10, end + 3, x + 30, end + 15) if size < 0 else (x + 10, end - 15, x + 30, end - 3))
+            )
+    told = describe_scene((400, 400), [*values, *names], bars)
+    assert "Largest: Cem 15; smallest: Bob -8; in order: 1. Cem, 2. Ann, 3. Eva, 4. Dot, 5. Bob." in told

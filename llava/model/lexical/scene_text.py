@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from statistics import median
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -433,11 +434,26 @@ def _guess_plot(canvas: Tensor) -> Box:
     return 0.125 * width, 0.12 * height, 0.9 * width, 0.88 * height
 
 
-def _tabulate(chart: Chart) -> ChartTable:
-    bars = []
+def _measure_lengths(chart: Chart) -> list[float]:
+    """The bars' lengths, px, below 0 where bars with values below 0 begin at the place that these go down from."""
+    low, high = (0, 2) if chart.is_horizontal else (3, 1)
+    rising = [each.box[low] for each in chart.bars if each.value is not None and each.value > 0]
+    falling = [each.box[high] for each in chart.bars if each.value is not None and each.value < 0]
+    lengths = []
     for each in chart.bars:
-        left, top, right, bottom = each.box
-        length = right - left if chart.is_horizontal else bottom - top
+        length = max(1e-6, abs(each.box[high] - each.box[low]))
+        base = median(rising or falling) if falling else each.box[low]
+        lengths.append(-length if abs(each.box[high] - base) < abs(each.box[low] - base) else length)
+    return lengths
+
+
+def _tabulate(chart: Chart) -> ChartTable:
+    lengths = _measure_lengths(chart)
+    known = [(each.value, length) for each, length in zip(chart.bars, lengths, strict=True) if each.value]
+    # Beside values, a length in px would be the largest of them all.
+    unit = median(abs(value / length) for value, length in known) if known else 1.0
+    bars = []
+    for each, length in zip(chart.bars, lengths, strict=True):
         label = " ".join(filter(None, (each.label, each.series)))
-        bars.append(Bar(label, each.colour, each.text, length if each.value is None else each.value))
+        bars.append(Bar(label, each.colour, each.text, unit * length if each.value is None else each.value))
     return ChartTable(chart.title, tuple(bars), chart.is_horizontal, chart.arrangement == "pie")
