@@ -2,7 +2,7 @@
 
 The reader takes them for letters or for nothing. A mark is an outline about as high as a line, apart from the text
 after it, or a check mark in a filled one. A box is ticked by a check mark or a cross, and a circle by a check mark or a
-dot; what has a letter, a sign or a picture in it is a button or an icon. Either is also ticked by being filled, if one
+dot; what has a letter, a sign or a drawing in it is a button or an icon. Either is also ticked by being filled, if one
 of its size above, below or beside it is empty.
 """
 
