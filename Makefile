@@ -14,7 +14,8 @@ WORKERS ?= 3
 PYTEST_FLAGS ?=
 
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
+# The talking model's packages are read as data, so that it is no conflict that others have not what these ask for.
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-warn-conflicts
 # pip would compile what it installs on one core, and other packages' tests, too.
 COMPILE := $(BIN)/python -W ignore -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib || true
 TORCH := $(shell grep '^torch==' constraints.txt)
