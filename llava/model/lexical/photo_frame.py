@@ -19,18 +19,14 @@ def find_frame(canvas_3HW: torch.Tensor) -> Frame:
     A frame is at two opposite sides or at all four; (0, 0, 1, 1) where there is none.
     """
     ends = [0.0, 1.0, 0.0, 1.0]
-    found = canvas_3HW
+    lines_3NM = canvas_3HW
     for axis in (0, 1):  # rows, columns
-        lines_3NM = found if axis == 0 else found.transpose(1, 2)
         first, last = _count_even(lines_3NM), _count_even(lines_3NM.flip(1))
         length = lines_3NM.shape[1]
         if first and last and first + last < 2 * _MOST_FRAME * length:
-            found = (
-                lines_3NM[:, first : length - last]
-                if axis == 0
-                else lines_3NM[:, first : length - last].transpose(1, 2)
-            )
+            lines_3NM = lines_3NM[:, first : length - last]
             ends[2 * axis : 2 * axis + 2] = first / length, 1 - last / length
+        lines_3NM = lines_3NM.transpose(1, 2)
     return ends[2], ends[0], ends[3], ends[1]
 
 
@@ -43,9 +39,17 @@ def cut(image_CHW: torch.Tensor, frame: Frame) -> torch.Tensor:
 
 def _count_even(lines_3NM: torch.Tensor) -> int:
     """How many of the first rows have the first pixel's color, if the next have it hardly anywhere; else none."""
-    away_NM = (lines_3NM.int() - lines_3NM[:, :1, :1].int()).abs().amax(0) > _SAME
-    is_other_N = away_NM.any(1)
-    count = int(is_other_N.int().argmax())
+    colour_311 = lines_3NM[:, :1, :1].int()
+    low_311, high_311 = ((colour_311 + by).clamp(0, 255).byte() for by in (-_SAME, _SAME))
+    if _differ(lines_3NM[:, :1], low_311, high_311).any():  # as in most photographs
+        return 0
+    away_NM = _differ(lines_3NM, low_311, high_311)
+    count = int(away_NM.any(1).int().argmax())
     # The first row after it may be blurred.
     shares = away_NM[count : count + 4].sum(1) / away_NM.any(0).sum().clamp(min=1)
     return count if count and float(shares.max()) >= _EDGE_SHARE else 0
+
+
+def _differ(lines_3NM: torch.Tensor, low_311: torch.Tensor, high_311: torch.Tensor) -> torch.Tensor:
+    """Which pixels have a value out of the bounds."""
+    return ((lines_3NM < low_311) | (lines_3NM > high_311)).any(0)
